@@ -1,0 +1,321 @@
+"""One frozen tree of settings, read from TOML, overridden by the environment and validated once.
+
+Every key can be set by an environment variable: `TIDEGATE__KAFKA__BOOTSTRAP=host:9092` is `kafka.bootstrap`. Values are
+read as TOML where they parse as such and as text otherwise.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping as MappingType
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from engine.errors import ConfigError
+from engine.mapping import Mapping, read_mapping
+from features.durations import duration_ms
+from features.spec import EntitySpec, FeatureSpec, SpecError, entity_spec, feature_spec
+
+ENVIRONMENT_PREFIX = "TIDEGATE__"
+LISTEN = re.compile(r"[^:]+:\d{1,5}")
+# librdkafka keys that are never written into a configuration file.
+SECRET_KEYS = ("sasl.password", "ssl.key.password", "ssl.keystore.password", "sasl.oauthbearer.client.secret")
+# librdkafka keys that the delivery guarantee rests on: setting them by hand would break it.
+OWNED_KEYS = (
+    "bootstrap.servers",
+    "group.id",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "auto.offset.reset",
+    "isolation.level",
+    "enable.idempotence",
+    "transactional.id",
+    "acks",
+    "partitioner",
+)
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+def _at_least(section: _Section, least: int, *keys: str) -> None:
+    for key in keys:
+        if getattr(section, key) < least:
+            raise ValueError(f"{key}: {getattr(section, key)} must be at least {least}")
+
+
+class Topics(_Section):
+    """Names of the output topics."""
+
+    decisions: str = "decisions"
+    alerts: str = "alerts"
+    dead_letters: str = "dead-letters"
+
+
+class Kafka(_Section):
+    """Where events come from and decisions go to."""
+
+    bootstrap: str = ""
+    input: str = "transactions"
+    application_id: str = "tidegate"
+    delivery: Literal["at_least_once"] = "at_least_once"
+    commit_interval_ms: int = 100
+    batch_linger_ms: int = 2
+    batch_events_max: int = 2_048
+    partitions: int = 12
+    replication: int = 1
+    topics: Topics = Topics()
+    client: dict[str, str | int | bool] = {}
+    client_secret_files: dict[str, str] = {}
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "commit_interval_ms", "batch_linger_ms", "batch_events_max", "partitions", "replication")
+        for key in self.client:
+            if key in OWNED_KEYS:
+                raise ValueError(f"client: {key!r} is set by Tidegate itself")
+
+
+class Entity(_Section):
+    """What windows are kept for. `key` is a field name, ours or the input's; by default the entity's own name."""
+
+    windows: list[str]
+    aggregates: list[str]
+    key: str | None = None
+
+
+class EventFeatures(_Section):
+    """Event-level features."""
+
+    features: list[str] = []
+
+
+class State(_Section):
+    """Windowed state on disk and in memory."""
+
+    dir: str = "state"
+    cache_bytes_max: int = 512 * 1024 * 1024
+    block_cache_bytes_max: int = 64 * 1024 * 1024
+    flush_interval_s: float = 10.0
+    dirty_bytes_max: int = 128 * 1024 * 1024
+    ring_events_max: int = 256
+    dedupe_horizon: str = "1d"
+    dedupe_entries_max: int = 1_048_576
+
+    def __post_init__(self) -> None:
+        if self.flush_interval_s <= 0:
+            raise ValueError(f"flush_interval_s: {self.flush_interval_s} must be positive")
+        if self.ring_events_max < 4 or self.ring_events_max & (self.ring_events_max - 1):
+            raise ValueError(f"ring_events_max: {self.ring_events_max} must be a power of two, at least 4")
+        _at_least(self, 4_096, "dedupe_entries_max")
+        _at_least(self, 32 * 1024 * 1024, "cache_bytes_max")
+        _at_least(self, 1024 * 1024, "dirty_bytes_max", "block_cache_bytes_max")
+        try:
+            duration_ms(self.dedupe_horizon)
+        except ValueError as error:
+            raise ValueError(f"dedupe_horizon: {error}") from error
+
+    @property
+    def dedupe_horizon_ms(self) -> int:
+        return duration_ms(self.dedupe_horizon)
+
+
+class Rates(_Section):
+    """Currency conversion: `file` is a CSV of currency,effective_from,rate (1 unit of it in the base currency)."""
+
+    base_currency: str = "EUR"
+    file: str | None = None
+
+
+class Models(_Section):
+    """Which model decides: `name@alias` or `name/version` in the store; no store means the one that ships."""
+
+    store: str | None = None
+    champion: str = "demo@champion"
+
+
+class Policy(_Section):
+    """Risk scores (0-1000) from which a decision is challenge, review or decline."""
+
+    name: str = "thresholds"
+    version: str = "1"
+    challenge: int = 500
+    review: int = 800
+    decline: int = 950
+
+    def __post_init__(self) -> None:
+        if not 0 < self.challenge <= self.review <= self.decline <= 1001:
+            raise ValueError(
+                f"challenge, review, decline: {self.challenge}, {self.review}, {self.decline} must ascend within 1..1001"
+            )
+
+
+class Observe(_Section):
+    """Metrics, health and logs. Port 0 takes a free one."""
+
+    listen: str = "127.0.0.1:9464"
+    log_format: Literal["json", "console"] = "console"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    def __post_init__(self) -> None:
+        if not LISTEN.fullmatch(self.listen):
+            raise ValueError(f"listen: {self.listen!r} must be HOST:PORT")
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, _, port = self.listen.rpartition(":")
+        return host, int(port)
+
+
+class Config(_Section, kw_only=True):
+    """Everything; `folder` is what relative paths resolve against."""
+
+    folder: Path = Path()
+    kafka: Kafka = Kafka()
+    mapping: Mapping = Mapping()
+    entities: dict[str, Entity]
+    event: EventFeatures = EventFeatures()
+    state: State = State()
+    rates: Rates = Rates()
+    models: Models = Models()
+    policy: Policy = Policy()
+    observe: Observe = Observe()
+
+    def __post_init__(self) -> None:
+        if not self.entities:
+            raise ValueError("entities: at least one is needed, as in [entities.card]")
+        if self.mapping.partition_key not in self.entities:
+            raise ValueError(
+                f"mapping.partition_key: {self.mapping.partition_key!r} must be one of {', '.join(self.entities)}"
+            )
+
+    def path(self, text: str) -> Path:
+        """A configured path, absolute."""
+        return (self.folder / Path(text).expanduser()).absolute()
+
+    def entity_key(self, name: str) -> str:
+        """The input field that holds the entity's key."""
+        return self.mapping.source(self.entities[name].key or name)
+
+    def feature_spec(self) -> FeatureSpec:
+        """The feature set; ConfigError names the key that is wrong."""
+        specs: list[EntitySpec] = []
+        for name, entity in self.entities.items():
+            try:
+                specs.append(entity_spec(name, entity.windows, entity.aggregates))
+            except SpecError as error:
+                raise ConfigError(f"entities.{name}.{error.key}: {error}") from error
+        try:
+            return feature_spec(specs, self.event.features)
+        except SpecError as error:
+            raise ConfigError(f"event.features: {error}") from error
+
+
+def default_profile() -> str:
+    """The text of the configuration that `demo` and `replay` use where none is given."""
+    return resources.files("engine.profiles").joinpath("default.toml").read_text("utf-8")
+
+
+def find_config(flag: str | None, environment: MappingType[str, str]) -> Path | None:
+    """The file named by `--config`, by TIDEGATE_CONFIG, or `tidegate.toml` here; None where there is none."""
+    named = flag or environment.get("TIDEGATE_CONFIG")
+    path = Path(named or "tidegate.toml")
+    if path.is_file():
+        return path
+    if named:
+        raise ConfigError(f"configuration file {named!r} does not exist")
+    return None
+
+
+def load_config(path: Path, environment: MappingType[str, str] = os.environ) -> Config:
+    """Reads and validates a file; raises ConfigError with the key, the value and what is allowed."""
+    return parse_config(path.read_text("utf-8"), path.parent, environment, str(path))
+
+
+def parse_config(
+    text: str, folder: Path, environment: MappingType[str, str] = os.environ, origin: str = "configuration"
+) -> Config:
+    """Validates the text of a configuration whose relative paths resolve against `folder`."""
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{origin} is not valid TOML: {error}") from error
+    _refuse_secrets(tree, origin)
+    _override(tree, environment)
+    mapping = tree.get("mapping")
+    if isinstance(mapping, dict) and isinstance(mapping.get("base"), str):
+        tree["mapping"] = _merge(read_mapping(mapping["base"], folder), mapping)
+    tree.pop("folder", None)
+    try:
+        config = msgspec.convert({**tree, "folder": folder.absolute()}, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{origin}: {_readable(str(error), tree)}") from error
+    config.feature_spec()
+    return config
+
+
+def client_settings(config: Config) -> dict[str, str | int | bool]:
+    """The `[kafka.client]` settings with secrets read from their files; ConfigError where a file is missing."""
+    settings = dict(config.kafka.client)
+    for key, file in config.kafka.client_secret_files.items():
+        path = config.path(file)
+        if not path.is_file():
+            raise ConfigError(f"kafka.client_secret_files.{key}: {path} does not exist")
+        settings[key] = path.read_text("utf-8").strip()
+    return settings
+
+
+def _refuse_secrets(tree: dict[str, Any], origin: str) -> None:
+    client = tree.get("kafka", {}).get("client", {}) if isinstance(tree.get("kafka"), dict) else {}
+    for key in SECRET_KEYS:
+        if key in client:
+            raise ConfigError(
+                f"{origin}: kafka.client.{key}: secrets are not read from the configuration; "
+                f"use kafka.client_secret_files or the environment"
+            )
+
+
+def _override(tree: dict[str, Any], environment: MappingType[str, str]) -> None:
+    for variable in sorted(environment):
+        if not variable.startswith(ENVIRONMENT_PREFIX):
+            continue
+        keys = variable.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
+        if keys[:2] == ["kafka", "client"] and len(keys) == 3:
+            keys[2] = keys[2].replace("_", ".")
+        table = tree
+        for key in keys[:-1]:
+            table = table.setdefault(key, {})
+            if not isinstance(table, dict):
+                raise ConfigError(f"{variable}: {key} is not a table")
+        table[keys[-1]] = _toml_value(environment[variable])
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both_tables = key == "fields" and isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = {**merged[key], **value} if both_tables else value
+    return merged
+
+
+def _readable(message: str, tree: dict[str, Any]) -> str:
+    """msgspec's text after the path and the value: `kafka.commit_interval_ms 'a': Expected `int`, got `str``."""
+    text, separator, path = message.rpartition(" - at `$.")
+    if not separator:
+        return message
+    path = path.rstrip("`")
+    value: Any = tree
+    for key in path.replace("[...]", "").split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    shown = "" if value is None or isinstance(value, dict) else f" {value!r}"
+    return f"{path}{shown}: {text}"

@@ -1,0 +1,108 @@
+"""What travels through the pipeline: raw records in, columns in between, outputs at the end.
+
+Every column of a batch is aligned: row i of each belongs to the same event, rows stand in acceptance order.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int64 = NDArray[np.int64]
+UInt64 = NDArray[np.uint64]
+Float64 = NDArray[np.float64]
+Bool = NDArray[np.bool_]
+
+AMOUNT_MINOR_MAX = 10**13
+
+# Why a record could not become an event; documented in docs/dead-letters.md.
+REASONS = (
+    "empty_value",
+    "oversize",
+    "malformed_json",
+    "wrong_type",
+    "missing_field",
+    "event_id_invalid",
+    "amount_invalid",
+    "amount_range",
+    "unknown_currency",
+    "event_time_invalid",
+    "event_time_past",
+    "event_time_future",
+)
+
+
+@dataclass(slots=True)
+class Records:
+    """Raw messages of one poll, as columns.
+
+    `values[i]` may be None (a tombstone). `partitions` int64, `offsets` int64 and `record_times_ms` int64 (the Kafka
+    record timestamp; -1 where the source has none, as files do) have one entry per message.
+    """
+
+    topic: str
+    values: list[bytes | None]
+    partitions: Int64
+    offsets: Int64
+    record_times_ms: Int64
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+@dataclass(slots=True)
+class DeadLetter:
+    """One undecodable record: its bytes as they came, why, and where it came from."""
+
+    value: bytes | None
+    reason: str
+    detail: str
+    topic: str
+    partition: int
+    offset: int
+
+
+@dataclass(slots=True)
+class Batch:
+    """Decoded events of one micro-batch, n rows, by column.
+
+    `amounts_minor`: minor units of `currency`, the base currency. `keys[entity]`: the key as text, None where absent.
+    `hashes[n, h]`: one column for each hashed field, in the order of `FeatureSpec.hash_columns`; 0 means absent.
+    `partition_keys`: what the decision is keyed by. `late`: older than the partition's newest by more than late_after.
+    """
+
+    topic: str
+    event_ids: list[str]
+    event_id_hashes: UInt64
+    times_ms: Int64
+    amounts_minor: Int64
+    currency: str
+    keys: dict[str, list[str | None]]
+    hashes: UInt64
+    partition_keys: list[str | None]
+    partitions: Int64
+    offsets: Int64
+    record_times_ms: Int64
+    late: Bool = field(default_factory=lambda: np.zeros(0, np.bool_))
+
+    def __len__(self) -> int:
+        return len(self.event_ids)
+
+    def take(self, rows: NDArray[np.intp]) -> "Batch":
+        """The batch of only these rows, in the given order."""
+        at = rows.tolist()
+        return Batch(
+            topic=self.topic,
+            event_ids=[self.event_ids[i] for i in at],
+            event_id_hashes=self.event_id_hashes[rows],
+            times_ms=self.times_ms[rows],
+            amounts_minor=self.amounts_minor[rows],
+            currency=self.currency,
+            keys={name: [column[i] for i in at] for name, column in self.keys.items()},
+            hashes=self.hashes[rows],
+            partition_keys=[self.partition_keys[i] for i in at],
+            partitions=self.partitions[rows],
+            offsets=self.offsets[rows],
+            record_times_ms=self.record_times_ms[rows],
+            late=self.late[rows] if len(self.late) else self.late,
+        )

@@ -1,0 +1,171 @@
+"""Entities in memory: the arrays that the kernel works on, within a fixed byte budget.
+
+All arrays are reserved once and touched as they fill, so memory grows with the entities that are hot and never past the
+budget. Entities that changed since the last flush are dirty and stay; clean ones may be given up for room.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.state.keys import entity_keys, key_order
+from engine.state.store import Store
+from features.arena import (
+    CAPACITY,
+    DIRTY,
+    KEY,
+    KIND,
+    NEVER,
+    POSITION,
+    RING_WORDS,
+    SLOT_WORDS,
+    TICK,
+    blob_words,
+    compact,
+    pack,
+    rebuild_table,
+    resolve,
+    room_needed,
+    table_size,
+    unpack,
+)
+from engine.errors import FatalError
+
+Int64 = NDArray[np.int64]
+UInt64 = NDArray[np.uint64]
+Int32 = NDArray[np.int32]
+
+# Of the budget, the share for slots and table against ring rows; both bind at about 200 bytes of ring per entity.
+SLOTS_SHARE = 0.3
+BYTES_PER_SLOT = 8 * SLOT_WORDS + 4 + 2 * 2 * 4
+# How full the heap stays when room is made: half, so that it is seldom needed.
+KEPT_SHARE = 0.5
+
+
+class Snapshot:
+    """Entities as they were at one moment, packed and in key order, on their way to the database."""
+
+    def __init__(self, keys: list[bytes], starts: Int64, blobs: Int64) -> None:
+        self._keys = keys
+        self._starts = (starts * 8).tolist()
+        self._bytes = memoryview(blobs.tobytes())
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def row(self, index: int) -> tuple[bytes, bytes]:
+        """Key and blob of one entity."""
+        return self._keys[index], bytes(self._bytes[self._starts[index] : self._starts[index + 1]])
+
+
+class HotCache:
+    """The slots, rings and lookup table of every entity in memory."""
+
+    def __init__(self, store: Store | None, distinct_counts: Int64, ring_events_max: int, bytes_max: int) -> None:
+        """`store` is where misses are read from; None keeps everything in memory and starts from nothing."""
+        self._store = store
+        self.distinct_counts = distinct_counts
+        self.ring_events_max = ring_events_max
+        self._slots_max = int(bytes_max * SLOTS_SHARE) // BYTES_PER_SLOT
+        self.slots = np.empty((self._slots_max, SLOT_WORDS), np.int64)
+        self.heap = np.empty(int(bytes_max * (1 - SLOTS_SHARE)) // 8, np.int64)
+        self.table = np.full(table_size(self._slots_max), -1, np.int32)
+        self.dirty = np.empty(self._slots_max, np.int32)
+        self.heap_top = 0
+        self.used = 0
+        self.dirty_count = 0
+        self.hits = 0
+        self.misses = 0
+        self.new_entities = np.zeros(len(distinct_counts), np.int64)
+        self._tick = 0
+
+    def events_max(self) -> int:
+        """How many events one batch may have so that room for it can always be made."""
+        by_heap = len(self.heap) // 4 // room_needed(1, self.distinct_counts, self.ring_events_max)
+        by_slots = self._slots_max // 4 // len(self.distinct_counts)
+        return max(1, min(by_heap, by_slots))
+
+    def has_room(self, events: int) -> bool:
+        """Whether a batch of so many events fits whatever it holds."""
+        heap_words = room_needed(events, self.distinct_counts, self.ring_events_max)
+        slots = events * len(self.distinct_counts)
+        return self.heap_top + heap_words <= len(self.heap) and self.used + slots <= self._slots_max
+
+    def make_room(self, events: int) -> None:
+        """Gives up the clean entities that were used least recently; FatalError where the dirty ones alone fill it.
+
+        Whatever is given up must already be in the database.
+        """
+        slots = self.slots[: self.used]
+        is_dirty = (slots[:, KIND] & DIRTY) != 0
+        words = (RING_WORDS + self.distinct_counts[slots[:, KIND] & 255]) * slots[:, CAPACITY]
+        newest_first = np.argsort(np.where(is_dirty, np.iinfo(np.int64).max, slots[:, TICK]))[::-1]
+        fits = np.cumsum(words[newest_first]) <= len(self.heap) * KEPT_SHARE
+        fits &= np.arange(self.used) < self._slots_max * KEPT_SHARE
+        kept = newest_first[fits | is_dirty[newest_first]]
+        kept = kept[np.argsort(slots[kept, POSITION], kind="stable")]
+        self.heap_top = compact(kept, self.slots, self.heap, self.distinct_counts)
+        self.used = len(kept)
+        rebuild_table(self.table, self.slots, self.used)
+        still_dirty = np.flatnonzero(self.slots[: self.used, KIND] & DIRTY)
+        self.dirty_count = len(still_dirty)
+        self.dirty[: self.dirty_count] = still_dirty
+        if not self.has_room(events):
+            raise FatalError("state.cache_bytes_max is too small for the entities that changed since the last flush")
+
+    def find(self, hashes: UInt64) -> Int32:
+        """The slot of each entity of each event, int32[n, E], -1 where absent; misses are read from the database."""
+        events, entities = len(hashes), len(self.distinct_counts)
+        found = np.empty((events, entities), np.int32)
+        missing = np.empty(events * entities, np.int32)
+        self._tick += 1
+        before = self.used
+        self.used = resolve(
+            hashes, entities, self.table, self.slots, self.used, self._tick, NEVER, found, missing
+        )
+        opened = self.used - before
+        self.misses += opened
+        self.hits += events * entities - opened
+        if opened:
+            self._load(missing[:opened].astype(np.int64))
+        return found
+
+    def _load(self, slots: Int64) -> None:
+        kinds = self.slots[slots, KIND] & 255
+        if self._store is None:
+            self.new_entities += np.bincount(kinds, minlength=len(self.new_entities))
+            return
+        keys = entity_keys(kinds, self.slots[slots, KEY].view(np.uint64))
+        blobs = self._store.get_many(keys)
+        known = np.array([blob is not None for blob in blobs], np.bool_)
+        self.new_entities += np.bincount(kinds[~known], minlength=len(self.new_entities))
+        if not known.any():
+            return
+        stored = [blob for blob in blobs if blob is not None]
+        starts = np.zeros(len(stored) + 1, np.int64)
+        np.cumsum([len(blob) // 8 for blob in stored], out=starts[1:])
+        words = np.frombuffer(b"".join(stored), np.int64)
+        top = unpack(slots[known], starts, words, self.slots, self.heap, self.distinct_counts, self.heap_top)
+        if top < 0:
+            raise FatalError(f"state of entity {keys[int(np.flatnonzero(known)[-1 - top])].hex()} is damaged")
+        self.heap_top = top
+
+    def dirty_bytes(self) -> int:
+        """Size of what the next flush would write."""
+        chosen = self.dirty[: self.dirty_count].astype(np.int64)
+        return int(blob_words(chosen, self.slots, self.distinct_counts)[-1]) * 8
+
+    def snapshot(self) -> Snapshot:
+        """Packs every dirty entity and marks it clean."""
+        chosen = self.dirty[: self.dirty_count].astype(np.int64)
+        kinds = self.slots[chosen, KIND] & 255
+        hashes = self.slots[chosen, KEY].view(np.uint64)
+        order = key_order(kinds, hashes)
+        chosen, kinds, hashes = chosen[order], kinds[order], hashes[order]
+        starts = blob_words(chosen, self.slots, self.distinct_counts)
+        blobs = np.empty(int(starts[-1]), np.int64)
+        pack(chosen, starts, self.slots, self.heap, self.distinct_counts, blobs)
+        self.slots[chosen, KIND] = kinds
+        self.dirty_count = 0
+        return Snapshot(entity_keys(kinds, hashes), starts, blobs)
+
+

@@ -1,0 +1,43 @@
+"""The keys of the database: one byte for the kind of record first, then what sorts it within its kind.
+
+    0x00                                    the header: offset vector, counters, fingerprint
+    0x01 partition:u32 segment:u64          a segment of accepted event ids
+    0x10+entity shard:u8 hash:u64           an entity's ring; shard = hash mod 64
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+HEADER = b"\x00"
+DEDUPE = b"\x01"
+ENTITY_KIND_FIRST = 0x10
+SHARDS = 64
+ENTITY_KEY_BYTES = 10
+
+UInt64 = NDArray[np.uint64]
+
+
+def segment_key(partition: int, segment: int) -> bytes:
+    """The key of one dedupe segment."""
+    return DEDUPE + partition.to_bytes(4, "big") + segment.to_bytes(8, "big")
+
+
+def partition_prefix(partition: int) -> bytes:
+    """The prefix of all dedupe segments of a partition."""
+    return DEDUPE + partition.to_bytes(4, "big")
+
+
+def entity_keys(kinds: NDArray[np.int64], hashes: UInt64) -> list[bytes]:
+    """One key per entity; `kinds[n]` are entity numbers, `hashes[n]` key hashes."""
+    rows = np.empty((len(hashes), ENTITY_KEY_BYTES), np.uint8)
+    rows[:, 0] = kinds + ENTITY_KIND_FIRST
+    rows[:, 1] = hashes % SHARDS
+    rows[:, 2:] = hashes.astype(">u8").view(np.uint8).reshape(-1, 8)
+    joined = rows.tobytes()
+    return [joined[at : at + ENTITY_KEY_BYTES] for at in range(0, len(joined), ENTITY_KEY_BYTES)]
+
+
+def key_order(kinds: NDArray[np.int64], hashes: UInt64) -> NDArray[np.intp]:
+    """The order in which `entity_keys` ascend."""
+    by_shard = (hashes << np.uint64(58)) | (hashes >> np.uint64(6))
+    return np.lexsort((by_shard, kinds))
