@@ -1,15 +1,28 @@
 """From a probability to a decision: thresholds for now, rules and lists later, over whole columns."""
 
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.config import Policy
-from models.explain import Explainer, Reason
+from models.explain import ABOVE, NO_REASON, explain, reason_text
+from models.runtime import Model
 
 DECISIONS = ("approve", "challenge", "review", "decline")
 RISK_SCORE_MAX = 1000
+# Any value lies in one half of the reference, so that three reasons are always found among three or more aggregates.
+TAIL_SHARE_MAX = 0.5
+
+
+class Reason(TypedDict):
+    """One reason, as it stands in a decision."""
+
+    code: str
+    feature: str
+    value: float
+    text: str
 
 
 @dataclass(slots=True)
@@ -29,14 +42,32 @@ class Decisions:
 class ThresholdPolicy:
     """Decides by the risk score alone: the probability in thousandths."""
 
-    def __init__(self, settings: Policy, explainer: Explainer) -> None:
+    def __init__(self, settings: Policy, model: Model) -> None:
         self._thresholds = np.array([settings.challenge, settings.review, settings.decline])
-        self._explainer = explainer
+        self._model = model
 
     def decide(self, probabilities: NDArray[np.float32], values: NDArray[np.float64]) -> Decisions:
         """Decides for `probabilities[n]`; `values[n, columns]` are the features, from which reasons are taken."""
         risk_scores = np.rint(probabilities.astype(np.float64) * RISK_SCORE_MAX).astype(np.int64)
         codes = np.searchsorted(self._thresholds, risk_scores, side="right")
         flagged = np.flatnonzero(codes)
-        reasons = self._explainer.reasons(values[flagged]) if len(flagged) else []
+        reasons = self._reasons(values[flagged]) if len(flagged) else []
         return Decisions(codes, risk_scores, probabilities, flagged, reasons)
+
+    def _reasons(self, values: NDArray[np.float64]) -> list[list[Reason]]:
+        found = explain(self._model.manifest, values[:, self._model.columns], TAIL_SHARE_MAX)
+        names = [feature.name for feature in self._model.manifest.features]
+        columns = (found.inputs, found.values, found.directions, found.tail_shares)
+        return [
+            [
+                Reason(
+                    code="unusually_high" if direction == ABOVE else "unusually_low",
+                    feature=names[column],
+                    value=value,
+                    text=reason_text(names[column], value, direction, share),
+                )
+                for column, value, direction, share in zip(*row, strict=True)
+                if column != NO_REASON
+            ]
+            for row in zip(*(column.tolist() for column in columns), strict=True)
+        ]

@@ -129,15 +129,16 @@ class Encoder:
 
     def _alert(self, batch: Batch, decisions: Decisions, decision: bytes, row: int, place: int) -> bytes:
         fields: dict[str, Any] = orjson.loads(decision)
-        entity = decisions.reasons[place][0]["feature"].partition(".")[0]
-        if batch.keys.get(entity, [None] * len(batch))[row] is None:
-            entity = next(name for name in (*batch.keys, entity) if batch.keys.get(name, [None])[0] is not None)
+        present = [name for name, column in batch.keys.items() if column[row] is not None]
+        named = [reason["feature"].partition(".")[0] for reason in decisions.reasons[place]]
+        # The alert is about the entity of the strongest reason that has one.
+        entity = next((name for name in (*named, *present) if name in present), None)
         fields |= {
             "schema": ALERT_SCHEMA,
             "alert_id": f"alert-{fields['decision_id']}",
             "priority": _PRIORITY[fields["decision"]],
-            "typology": f"{entity}_anomaly",
-            "group_key": {"type": entity, "value": batch.keys[entity][row]},
+            "typology": f"{entity or 'event'}_anomaly",
+            "group_key": {"type": entity, "value": batch.keys[entity][row]} if entity else None,
             "amount_minor": int(batch.amounts_minor[row]),
             "currency": batch.currency,
         }

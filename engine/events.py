@@ -66,7 +66,7 @@ class DeadLetter:
 class Batch:
     """Decoded events of one micro-batch, n rows, by column.
 
-    `amounts_minor`: minor units of `currency`, the base currency. `keys[entity]`: the key as text, None where absent.
+    `amounts_minor`: minor units of `currency`, the base one. `keys[entity]`: the key as text, None where absent.
     `hashes[n, h]`: one column for each hashed field, in the order of `FeatureSpec.hash_columns`; 0 means absent.
     `partition_keys`: what the decision is keyed by. `late`: older than the partition's newest by more than late_after.
     """

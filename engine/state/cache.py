@@ -75,6 +75,7 @@ class HotCache:
         self.dirty_count = 0
         self.hits = 0
         self.misses = 0
+        self.floor_ms = NEVER
         self.new_entities = np.zeros(len(distinct_counts), np.int64)
         self._tick = 0
 
@@ -120,7 +121,7 @@ class HotCache:
         self._tick += 1
         before = self.used
         self.used = resolve(
-            hashes, entities, self.table, self.slots, self.used, self._tick, NEVER, found, missing
+            hashes, entities, self.table, self.slots, self.used, self._tick, self.floor_ms, found, missing
         )
         opened = self.used - before
         self.misses += opened
@@ -140,13 +141,16 @@ class HotCache:
         self.new_entities += np.bincount(kinds[~known], minlength=len(self.new_entities))
         if not known.any():
             return
-        stored = [blob for blob in blobs if blob is not None]
-        starts = np.zeros(len(stored) + 1, np.int64)
-        np.cumsum([len(blob) // 8 for blob in stored], out=starts[1:])
-        words = np.frombuffer(b"".join(stored), np.int64)
-        top = unpack(slots[known], starts, words, self.slots, self.heap, self.distinct_counts, self.heap_top)
+        self.read_back([blob for blob in blobs if blob is not None], slots[known])
+
+    def read_back(self, blobs: list[bytes], slots: Int64) -> None:
+        """Unpacks one blob into each of these empty slots; FatalError where one is not what was packed."""
+        starts = np.zeros(len(blobs) + 1, np.int64)
+        np.cumsum([len(blob) // 8 for blob in blobs], out=starts[1:])
+        words = np.frombuffer(b"".join(blobs), np.int64)
+        top = unpack(slots, starts, words, self.slots, self.heap, self.distinct_counts, self.heap_top)
         if top < 0:
-            raise FatalError(f"state of entity {keys[int(np.flatnonzero(known)[-1 - top])].hex()} is damaged")
+            raise FatalError(f"state of entity {self.slots[slots[-1 - top], KEY] & (2**64 - 1):016x} is damaged")
         self.heap_top = top
 
     def dirty_bytes(self) -> int:

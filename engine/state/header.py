@@ -6,6 +6,7 @@ import msgspec
 
 from engine.config import Config
 from engine.errors import ConfigError
+from features.arena import NEVER
 
 FORMAT = 1
 
@@ -14,7 +15,7 @@ class Header(msgspec.Struct, forbid_unknown_fields=True):
     """Written with every flush. `vector`: next offset to read, per input partition.
 
     `dedupe`: per partition the first live entry, the next one and the newest accepted time (ms). `shards` are those the
-    vector holds for; in the local topology all of them. `entities`: how many of each have been seen.
+    vector holds for; in the local topology all of them. `entities`: how many of each have been seen. `floor_ms`: up to this event time nothing is known of an absent entity.
     """
 
     fingerprint: str
@@ -26,6 +27,7 @@ class Header(msgspec.Struct, forbid_unknown_fields=True):
     vector: dict[int, int] = {}
     dedupe: dict[int, list[int]] = {}
     entities: dict[str, int] = {}
+    floor_ms: int = NEVER
     format: int = FORMAT
 
 

@@ -7,12 +7,13 @@ makes it visible whole.
 
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.config import Config
-from engine.currency import minor_digits
 from engine.events import Batch
+from engine.rates import minor_digits
 from engine.state.cache import HotCache, Snapshot
 from engine.state.dedupe import PartitionDedupe, write_changes
 from engine.state.header import Header, decode_header, encode_header
@@ -56,10 +57,11 @@ class LocalState:
             store, self._program.distinct_counts, config.state.ring_events_max, config.state.cache_bytes_max
         )
         self._seen = Seen(self._program.distinct_hash.shape[1], config.state.ring_events_max)
-        self._minor_per_major = 10.0 ** minor_digits(config.rates.base_currency)
+        self._minor_per_major = 10.0 ** (minor_digits(config.rates.base_currency) or 0)
         self._flush: _Flush | None = None
         stored = store.get(HEADER) if store is not None else None
         self.header = decode_header(stored) if stored is not None else Header(fingerprint)
+        self._cache.floor_ms = self.header.floor_ms
         self._partitions: dict[int, PartitionDedupe] = {}
         for partition, counters in self.header.dedupe.items():
             self._partitions[partition] = PartitionDedupe(config.state.dedupe_entries_max, counters)
@@ -71,6 +73,10 @@ class LocalState:
         self._values = np.empty((events, len(self._spec.names)))
         self._exact_windows = np.empty((events, len(self._spec.entities)), np.uint8)
         self._exact_all = np.empty((events, len(self._spec.entities)), np.uint8)
+
+    def begin_cold(self, first_time_ms: int) -> None:
+        """Earlier events exist that this state will never see: flags what reaches back before this event time."""
+        self.header.floor_ms = self._cache.floor_ms = first_time_ms
 
     def accept(self, batch: Batch) -> Batch:
         """The events that were not accepted before, in order, with `late` set."""
@@ -144,6 +150,12 @@ class LocalState:
             return batch.amounts_minor / self._minor_per_major
         return batch.times_ms // 3_600_000 % 24.0
 
+    def warm_up_cache(self) -> None:
+        """Runs the kernels that only a flush, a miss or a lack of room would run."""
+        self._cache.snapshot()
+        self._cache.make_room(1)
+        self._cache.read_back([], np.empty(0, np.int64))
+
     def dirty_bytes(self) -> int:
         """Size of what the next flush would write of entities."""
         return self._cache.dirty_bytes()
@@ -214,3 +226,29 @@ class _Flush:
             return False
         self.file.finish()
         return True
+
+
+WARM_UP_CACHE_BYTES = 32 * 1024 * 1024
+
+
+def warm_up(config: Config, spec: FeatureSpec) -> None:
+    """Compiles every kernel, or loads it compiled, so that no event ever waits for that."""
+    settings = msgspec.structs.replace(config.state, cache_bytes_max=WARM_UP_CACHE_BYTES)
+    state = LocalState(msgspec.structs.replace(config, state=settings), spec, "", store=None)
+    one = np.ones(1, np.int64)
+    batch = Batch(
+        topic="",
+        event_ids=[""],
+        event_id_hashes=one.astype(np.uint64),
+        times_ms=one,
+        amounts_minor=one,
+        currency=config.rates.base_currency,
+        keys={entity.name: ["-"] for entity in spec.entities},
+        hashes=np.ones((1, len(spec.hash_columns)), np.uint64),
+        partition_keys=["-"],
+        partitions=one,
+        offsets=one,
+        record_times_ms=one,
+    )
+    state.features(state.accept(batch))
+    state.warm_up_cache()

@@ -1,0 +1,58 @@
+"""librdkafka settings of every client: what the configuration says, and what the delivery guarantee rests on."""
+
+import logging
+from typing import Any
+
+from confluent_kafka import KafkaError
+
+from engine.config import Config, client_settings
+
+_log = logging.getLogger("tidegate.kafka")
+
+
+def admin_settings(config: Config) -> dict[str, Any]:
+    """Settings of an admin client."""
+    return {
+        **client_settings(config),
+        "bootstrap.servers": config.kafka.bootstrap,
+        "logger": _log,
+    }
+
+
+def consumer_settings(config: Config) -> dict[str, Any]:
+    """Settings of the input's consumer: assigned by hand, offsets committed by us alone, never a silent reset."""
+    return {
+        "fetch.wait.max.ms": 100,
+        "fetch.queue.backoff.ms": 10,
+        "queued.max.messages.kbytes": 65_536,
+        **admin_settings(config),
+        "group.id": config.kafka.application_id,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "enable.partition.eof": True,
+        "auto.offset.reset": "error",
+        "isolation.level": "read_committed",
+        "error_cb": log_client_error,
+    }
+
+
+def producer_settings(config: Config) -> dict[str, Any]:
+    """Settings of the producer: idempotent, acknowledged by all, and silent about what was delivered well."""
+    return {
+        "linger.ms": 2,
+        "queue.buffering.max.messages": 200_000,
+        "queue.buffering.max.kbytes": 262_144,
+        "batch.num.messages": 10_000,
+        **admin_settings(config),
+        "enable.idempotence": True,
+        "acks": "all",
+        # The JVM clients' partitioner, so that their topics and ours are partitioned alike.
+        "partitioner": "murmur2_random",
+        "delivery.report.only.error": True,
+        "error_cb": log_client_error,
+    }
+
+
+def log_client_error(error: KafkaError) -> None:
+    """librdkafka goes on by itself after these; people want to know all the same."""
+    _log.warning("kafka client: %s", error.str(), extra={"code": error.name()})

@@ -1,0 +1,140 @@
+"""The input topic: every partition assigned by hand, polled as columns, committed where we say."""
+
+from types import TracebackType
+
+import numpy as np
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from engine.config import Config
+from engine.errors import ConfigError, FatalError, RetriableError
+from engine.events import Records
+from engine.kafka.client import consumer_settings
+from engine.kafka.topics import cluster_identity
+
+ANSWER_TIMEOUT_S = 10.0
+
+
+class Input:
+    """One consumer over all partitions of the input topic."""
+
+    def __init__(self, config: Config) -> None:
+        """Connects; RetriableError where no broker answers, ConfigError where the topic is missing."""
+        self._config = config
+        self.topic = config.kafka.input
+        self.ends: dict[int, int] = {}
+        settings = consumer_settings(config)
+        self.cluster_id, self.topic_id = cluster_identity(
+            {k: v for k, v in settings.items() if k in ("bootstrap.servers",) or k in config.kafka.client}, self.topic
+        )
+        self._consumer = Consumer(settings)
+        self.partitions = self._find_partitions()
+
+    def _find_partitions(self) -> list[int]:
+        try:
+            found = self._consumer.list_topics(self.topic, timeout=ANSWER_TIMEOUT_S).topics[self.topic]
+        except KafkaException as error:
+            raise RetriableError(
+                f"no Kafka broker answers at {self._config.kafka.bootstrap}: {error.args[0].str()}"
+            ) from error
+        if found.error is not None:
+            raise ConfigError(
+                f"kafka.input: topic {self.topic!r}: {found.error.str()}; `tidegate topics apply` creates it"
+            )
+        return sorted(found.partitions)
+
+    def committed(self) -> dict[int, int]:
+        """The committed offset of each partition that has one."""
+        asked = [TopicPartition(self.topic, partition) for partition in self.partitions]
+        try:
+            answers = self._consumer.committed(asked, timeout=ANSWER_TIMEOUT_S)
+        except KafkaException as error:
+            raise RetriableError(f"committed offsets cannot be read: {error.args[0].str()}") from error
+        return {answer.partition: answer.offset for answer in answers if answer.offset >= 0}
+
+    def bounds(self) -> dict[int, tuple[int, int]]:
+        """The first offset that is still there and the next one to be written, per partition."""
+        try:
+            return {
+                partition: self._consumer.get_watermark_offsets(
+                    TopicPartition(self.topic, partition), timeout=ANSWER_TIMEOUT_S
+                )
+                for partition in self.partitions
+            }
+        except KafkaException as error:
+            raise RetriableError(f"topic offsets cannot be read: {error.args[0].str()}") from error
+
+    def start(self, vector: dict[int, int]) -> None:
+        """Reads on from these offsets, whatever was read before."""
+        self.ends = {}
+        self._consumer.assign(
+            [TopicPartition(self.topic, partition, offset) for partition, offset in sorted(vector.items())]
+        )
+
+    def stop(self) -> None:
+        """Reads nothing more until `start`."""
+        self._consumer.unassign()
+
+    def poll(self, events_max: int, linger_s: float) -> Records | None:
+        """The next records: what arrives within the linger, or None.
+
+        Raises FatalError where records that were still to be read are gone from the topic.
+        """
+        messages = self._consumer.consume(events_max, linger_s)
+        if not messages:
+            return None
+        messages = [message for message in messages if message.error() is None or self._is_record(message)]
+        if not messages:
+            return None
+        return Records(
+            self.topic,
+            [message.value() for message in messages],
+            np.array([message.partition() for message in messages], np.int64),
+            np.array([message.offset() for message in messages], np.int64),
+            np.array([message.timestamp()[1] for message in messages], np.int64),
+        )
+
+    def _is_record(self, message: Message) -> bool:
+        """False for news that are no record: a partition's end is noted, what librdkafka mends itself is passed over."""
+        error = message.error()
+        if error.code() == KafkaError._PARTITION_EOF:
+            self.ends[message.partition()] = message.offset()
+            return False
+        if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+            raise FatalError(
+                f"{self.topic} partition {message.partition()}: the next record to read is no longer in the topic "
+                f"({error.str()}); its retention is shorter than this worker was behind"
+            )
+        if error.fatal() or not error.retriable():
+            raise FatalError(f"{self.topic}: {error.str()}")
+        return False
+
+    def lag_events(self, vector: dict[int, int]) -> dict[int, int]:
+        """Records between the vector and each partition's end, as far as the last fetch knows."""
+        lag = {}
+        for partition, offset in vector.items():
+            _, end = self._consumer.get_watermark_offsets(TopicPartition(self.topic, partition), cached=True)
+            lag[partition] = max(0, end - offset) if end != OFFSET_INVALID else 0
+        return lag
+
+    def commit(self, vector: dict[int, int]) -> None:
+        """Commits the vector and waits for the broker's word; RetriableError where it does not come."""
+        offsets = [TopicPartition(self.topic, partition, offset) for partition, offset in vector.items()]
+        try:
+            answers = self._consumer.commit(offsets=offsets, asynchronous=False)
+        except KafkaException as error:
+            raise RetriableError(f"offsets were not committed: {error.args[0].str()}") from error
+        for answer in answers:
+            if answer.error is not None:
+                raise RetriableError(f"offset of partition {answer.partition} not committed: {answer.error.str()}")
+
+    def close(self) -> None:
+        """Leaves; commits nothing."""
+        self._consumer.close()
+
+    def __enter__(self) -> "Input":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

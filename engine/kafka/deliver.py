@@ -1,0 +1,105 @@
+"""The output side, and the one place where outputs and input offsets are committed.
+
+At least once: produce, flush until the broker has acknowledged everything, then commit the offsets. A crash in between
+makes the same decisions again, with the same `decision_id`.
+"""
+
+from types import TracebackType
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from engine.config import Config
+from engine.emit import Outputs
+from engine.errors import FatalError
+from engine.events import DeadLetter
+from engine.kafka.client import producer_settings
+from engine.kafka.consume import Input
+
+QUEUE_MESSAGES_MAX = 200_000
+POLL_S = 0.1
+
+
+class AtLeastOnce:
+    """Produces outputs and commits what they were made from."""
+
+    def __init__(self, config: Config, source: Input) -> None:
+        self._topics = config.kafka.topics
+        self._source = source
+        self._producer = Producer(producer_settings(config))
+        self._failed: str | None = None
+
+    def produce(self, outputs: Outputs) -> None:
+        """Queues everything a micro-batch puts out; waits while the queue is full."""
+        self._send(self._topics.decisions, outputs.decisions)
+        self._send(self._topics.alerts, outputs.alerts)
+        for letter in outputs.dead_letters:
+            self._make_room(1)
+            self._producer.produce(
+                self._topics.dead_letters,
+                value=letter.value,
+                headers=_headers(letter),
+                on_delivery=self._on_failure,
+            )
+        self._producer.poll(0)
+        self._check()
+
+    def _send(self, topic: str, messages: list[Any]) -> None:
+        if not messages:
+            return
+        self._make_room(len(messages))
+        # With room made first, all or nothing is queued; the count is the only word that says so.
+        queued = self._producer.produce_batch(topic, messages, on_delivery=self._on_failure)
+        if queued != len(messages):
+            raise FatalError(f"{topic}: only {queued} of {len(messages)} messages were queued")
+
+    def _make_room(self, messages: int) -> None:
+        while len(self._producer) + messages > QUEUE_MESSAGES_MAX:
+            self._producer.poll(POLL_S)
+            self._check()
+
+    def commit(self, vector: dict[int, int]) -> None:
+        """Makes everything produced so far, and the offsets it came from, final.
+
+        Raises FatalError where a message cannot be delivered, RetriableError where the offsets' commit got no answer:
+        then nothing is lost, but what follows the last commit will be decided again.
+        """
+        while self._producer.flush(POLL_S):
+            self._check()
+        self._check()
+        self._source.commit(vector)
+
+    def _on_failure(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self._failed = f"{message.topic()}: {error.str()}"
+
+    def _check(self) -> None:
+        if self._failed is not None:
+            raise FatalError(f"a message could not be delivered: {self._failed}")
+
+    def close(self) -> None:
+        """Drops what was not committed; the next start decides it again."""
+        try:
+            self._producer.purge()
+            self._producer.flush(POLL_S)
+        except KafkaException as error:
+            raise FatalError(f"the producer could not be closed: {error.args[0].str()}") from error
+
+    def __enter__(self) -> "AtLeastOnce":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _headers(letter: DeadLetter) -> list[tuple[str, bytes]]:
+    fields = {
+        "tidegate.reason": letter.reason,
+        "tidegate.error": letter.detail,
+        "tidegate.topic": letter.topic,
+        "tidegate.partition": str(letter.partition),
+        "tidegate.offset": str(letter.offset),
+    }
+    return [(name, text.encode()) for name, text in fields.items()]

@@ -1,0 +1,214 @@
+"""What the engine counts. The pipeline adds to plain numbers and arrays; a scrape turns them into Prometheus families.
+
+Nothing here takes a lock: the pipeline's thread alone writes, and a scrape that reads between two additions is off by
+one micro-batch at most.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from engine.decide import DECISIONS, RISK_SCORE_MAX, Decisions
+from engine.events import Batch, DeadLetter
+from engine.state.local import FeatureMatrix
+
+LATENCY_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
+STAGE_BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+BATCH_BOUNDS = (1, 4, 16, 64, 256, 1024, 4096, 16384)
+SCORE_BOUNDS = tuple(range(50, RISK_SCORE_MAX + 1, 50))
+ROLES = ("starting", "replaying", "active", "stopping")
+
+
+class Histogram:
+    """Counts per bucket; `bounds` are upper bounds, inclusive, and a last bucket takes the rest."""
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = np.array(bounds, np.float64)
+        self._counts = np.zeros(len(bounds) + 1, np.int64)
+        self.total = 0.0
+
+    def observe(self, values: ArrayLike) -> None:
+        """Adds one value, or every value of an array."""
+        array = np.atleast_1d(np.asarray(values, np.float64))
+        places = np.searchsorted(self._bounds, array, side="left")
+        self._counts += np.bincount(places, minlength=len(self._counts))
+        self.total += float(array.sum())
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Cumulative counts as Prometheus wants them."""
+        names = [*(f"{bound:g}" for bound in self._bounds), "+Inf"]
+        return list(zip(names, np.cumsum(self._counts).astype(float).tolist(), strict=True))
+
+    @property
+    def count(self) -> int:
+        """How many values were added."""
+        return int(self._counts.sum())
+
+
+class StageClock:
+    """Times the stages of one micro-batch one after another."""
+
+    def __init__(self, seconds: dict[str, Histogram]) -> None:
+        self._seconds = seconds
+        self._last = time.perf_counter()
+
+    def done(self, stage: str) -> None:
+        """Ends a stage; the next one begins."""
+        now = time.perf_counter()
+        if stage not in self._seconds:
+            self._seconds[stage] = Histogram(STAGE_BOUNDS_S)
+        self._seconds[stage].observe(now - self._last)
+        self._last = now
+
+
+class Metrics:
+    """Every number of one worker."""
+
+    def __init__(self, entities: tuple[str, ...] = (), model_version: str = "") -> None:
+        self._entities = entities
+        self.model_version = model_version
+        self.model: dict[str, str] = {}
+        self.outcomes: Counter[str] = Counter()
+        self.dead_letters: Counter[str] = Counter()
+        self.decisions = np.zeros(len(DECISIONS), np.int64)
+        self.inexact = np.zeros(len(entities), np.int64)
+        self.late_events = 0
+        self.commits = 0
+        self.replayed_events = 0
+        self.replay_remaining = 0
+        self.model_load_failures = 0
+        self.role = "starting"
+        self.lag_events: dict[int, int] = {}
+        self.lag_seconds = 0.0
+        self.state_entities: dict[str, int] = {}
+        self.cache_hits = 0
+        self.cache_misses = 0
+        self.dirty_bytes = 0
+        self.flushes = 0
+        self.event_to_decision = Histogram(LATENCY_BOUNDS_S)
+        self.batch_events = Histogram(BATCH_BOUNDS)
+        self.inference_rows = Histogram(BATCH_BOUNDS)
+        self.score = Histogram(SCORE_BOUNDS)
+        self.stage_seconds: dict[str, Histogram] = {}
+
+    def stage_clock(self) -> StageClock:
+        """A clock that starts now."""
+        return StageClock(self.stage_seconds)
+
+    def count_batch(self, events: int, accepted: int, duplicates: int, dead_letters: list[DeadLetter]) -> None:
+        """What became of the records of one micro-batch."""
+        self.batch_events.observe(events)
+        self.outcomes["decided"] += accepted
+        self.outcomes["duplicate"] += duplicates
+        self.outcomes["dead_letter"] += len(dead_letters)
+        self.dead_letters.update(letter.reason for letter in dead_letters)
+
+    def count_decisions(self, batch: Batch, matrix: FeatureMatrix, decisions: Decisions) -> None:
+        """What was decided, and on what kind of features."""
+        self.inference_rows.observe(len(batch))
+        self.score.observe(decisions.risk_scores)
+        self.decisions += np.bincount(decisions.codes, minlength=len(DECISIONS))
+        self.late_events += int(batch.late.sum())
+        windows = matrix.exact_windows.max(axis=0, initial=0)
+        self.inexact += (windows * len(batch) - matrix.exact_windows.sum(axis=0, dtype=np.int64)).astype(np.int64)
+
+    @property
+    def events(self) -> int:
+        """Records that were taken from the input."""
+        return self.outcomes.total()
+
+
+class MetricsCollector(Collector):
+    """Turns `Metrics` into families at a scrape."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family of docs/metrics.md."""
+        yield from self._counts()
+        yield from self._gauges()
+        yield from self._histograms()
+
+    def _counts(self) -> Iterator[Metric]:
+        m = self._metrics
+        yield _counter("events", "Input records by what became of them.", "outcome", m.outcomes)
+        decisions = CounterMetricFamily(
+            "tidegate_decisions", "Decisions by kind and model version.", labels=["decision", "model_version"]
+        )
+        for name, count in zip(DECISIONS, m.decisions.tolist(), strict=True):
+            decisions.add_metric([name, m.model_version], count)
+        yield decisions
+        yield _counter("dead_letters", "Records that could not become events, by reason.", "reason", m.dead_letters)
+        inexact = dict(zip(m._entities, m.inexact.tolist(), strict=True))
+        yield _counter("inexact_features", "Windows whose values were not exact, by entity.", "entity", inexact)
+        plain = {
+            "late_events": ("Events older than their partition's newest by more than late_after.", m.late_events),
+            "duplicate_events": ("Events whose id was accepted before.", m.outcomes["duplicate"]),
+            "transaction_commits": ("Commits of outputs and input offsets.", m.commits),
+            "state_cache_hits": ("Entity look-ups found in memory.", m.cache_hits),
+            "state_cache_misses": ("Entity look-ups not found in memory.", m.cache_misses),
+            "state_flushes": ("Flushes of state to disk.", m.flushes),
+            "replayed_events": ("Events replayed into the state at start.", m.replayed_events),
+            "model_load_failures": ("Models that were refused.", m.model_load_failures),
+        }
+        for name, (text, value) in plain.items():
+            yield CounterMetricFamily(f"tidegate_{name}", text, value=value)
+
+    def _gauges(self) -> Iterator[Metric]:
+        m = self._metrics
+        yield _gauge("worker_role", "1 for the role that the worker has.", "role", {r: int(r == m.role) for r in ROLES})
+        lag = {str(partition): events for partition, events in m.lag_events.items()}
+        yield _gauge("consumer_lag_events", "Input records not yet read.", "partition", lag)
+        yield _gauge("state_entities", "Entities that the state has seen.", "entity", m.state_entities)
+        yield GaugeMetricFamily("tidegate_consumer_lag_seconds", "Age of the newest read record.", m.lag_seconds)
+        yield GaugeMetricFamily("tidegate_state_dirty_bytes", "Entity state not yet on disk.", m.dirty_bytes)
+        yield GaugeMetricFamily("tidegate_replay_remaining_events", "Records left to replay.", m.replay_remaining)
+        yield InfoMetricFamily("tidegate_model", "The models in use.", {**m.model, "role": "champion"})
+
+    def _histograms(self) -> Iterator[Metric]:
+        m = self._metrics
+        yield _histogram(
+            "event_to_decision_seconds", "Kafka record timestamp to acknowledged decision.", m.event_to_decision
+        )
+        yield _histogram("batch_events", "Records per micro-batch.", m.batch_events)
+        yield _histogram("inference_batch_rows", "Rows per inference.", m.inference_rows)
+        yield _histogram("score", "Risk score of decided events.", m.score)
+        stages = HistogramMetricFamily("tidegate_stage_seconds", "Seconds per micro-batch and stage.", labels=["stage"])
+        for stage, histogram in m.stage_seconds.copy().items():
+            stages.add_metric([stage], histogram.buckets(), histogram.total)
+        yield stages
+
+
+def _counter(name: str, text: str, label: str, counts: dict[str, int]) -> Metric:
+    family = CounterMetricFamily(f"tidegate_{name}", text, labels=[label])
+    for value, count in counts.copy().items():
+        family.add_metric([value], count)
+    return family
+
+
+def _gauge(name: str, text: str, label: str, numbers: dict[str, int]) -> Metric:
+    family = GaugeMetricFamily(f"tidegate_{name}", text, labels=[label])
+    for value, number in numbers.copy().items():
+        family.add_metric([value], number)
+    return family
+
+
+def _histogram(name: str, text: str, histogram: Histogram) -> Metric:
+    return HistogramMetricFamily(f"tidegate_{name}", text, histogram.buckets(), histogram.total)
+
+
+def latencies_s(record_times_ms: NDArray[np.int64], now_ms: int) -> NDArray[np.float64]:
+    """Seconds since each record's timestamp; records without one (-1) are left out."""
+    return (now_ms - record_times_ms[record_times_ms >= 0]) / 1000.0
