@@ -79,8 +79,6 @@ def assemble(config: Config, resources_open: ExitStack, *, on_disk: bool, with_f
     warm_up(config, spec)
     state = open_state(config, spec, rates, resources_open, on_disk=on_disk)
     facts = {"name": model.name, "version": str(model.version), "sha256": model.sha256}
-    metrics = Metrics(tuple(entity.name for entity in spec.entities), f"{facts['name']}/{facts['version']}")
-    metrics.model = facts
     pipeline = Pipeline(
         decoder=Decoder(config, spec, rates),
         state=state,
@@ -92,6 +90,6 @@ def assemble(config: Config, resources_open: ExitStack, *, on_disk: bool, with_f
             {"name": config.policy.name, "version": config.policy.version},
             with_features=with_features,
         ),
-        metrics=metrics,
+        metrics=Metrics(spec, facts),
     )
     return Assembled(pipeline, spec, rates)

@@ -113,6 +113,8 @@ class State(_Section):
         _at_least(self, 4_096, "dedupe_entries_max")
         _at_least(self, 32 * 1024 * 1024, "cache_bytes_max")
         _at_least(self, 1024 * 1024, "dirty_bytes_max", "block_cache_bytes_max")
+        if self.dirty_bytes_max > self.cache_bytes_max // 4:
+            raise ValueError(f"dirty_bytes_max: {self.dirty_bytes_max} must be at most a quarter of cache_bytes_max")
         try:
             duration_ms(self.dedupe_horizon)
         except ValueError as error:
@@ -124,9 +126,12 @@ class State(_Section):
 
 
 class Rates(_Section):
-    """Currency conversion: `file` is a CSV of currency,effective_from,rate (1 unit of it in the base currency)."""
+    """Currency conversion: `file` is a CSV of currency,effective_from,rate (1 unit of it in the base currency).
 
-    base_currency: str = "EUR"
+    Without `base_currency`: the mapping's default currency, or EUR.
+    """
+
+    base_currency: str = ""
     file: str | None = None
 
 
@@ -196,6 +201,11 @@ class Config(_Section, kw_only=True):
         """A configured path, absolute."""
         return (self.folder / Path(text).expanduser()).absolute()
 
+    def with_state_dir(self, folder: Path) -> "Config":
+        """The same with its state elsewhere."""
+        state = msgspec.structs.replace(self.state, dir=str(folder.absolute()))
+        return msgspec.structs.replace(self, state=state)
+
     def entity_key(self, name: str) -> str:
         """The input field that holds the entity's key."""
         return self.mapping.source(self.entities[name].key or name)
@@ -253,6 +263,10 @@ def parse_config(
         config = msgspec.convert({**tree, "folder": folder.absolute()}, Config)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{origin}: {_readable(str(error), tree)}") from error
+    if not config.rates.base_currency:
+        # A stream of one currency needs no rate table, and so no word about its base currency.
+        rates = msgspec.structs.replace(config.rates, base_currency=config.mapping.currency.default or "EUR")
+        config = msgspec.structs.replace(config, rates=rates)
     config.feature_spec()
     return config
 

@@ -118,10 +118,7 @@ class Decoder:
         return events
 
     def _explain(self, value: bytes, error: Exception) -> PoisonError:
-        """Why the typed decoder refused a value, found the slow way: by looking at it as untyped JSON.
-
-        Python's parser also reads NaN and Infinity, so that such an amount gets the reason it deserves.
-        """
+        """Why the typed decoder refused a value, found the slow way: by looking at it as untyped JSON."""
         document = _untyped(value)
         if isinstance(document, PoisonError):
             return document
@@ -251,14 +248,10 @@ def _event_type(mapping: Mapping, sources: list[str]) -> tuple[type[Any], dict[s
         fields.append(("currency", str | int | None, None))
     attributes = {source: field[0] for source, field in zip(core, fields, strict=True)}
     if len(attributes) < len(core):
-        raise ConfigError(
-            f"mapping: event_id, event_time, amount and currency must differ, not {', '.join(core)}"
-        )
+        raise ConfigError(f"mapping: event_id, event_time, amount and currency must differ, not {', '.join(core)}")
     for source in sources:
         if attributes.get(source) in ("time", "amount"):
-            raise ConfigError(
-                f"entities: {source!r} is the event time or the amount: not a key, not distinct"
-            )
+            raise ConfigError(f"entities: {source!r} is the event time or the amount: not a key, not distinct")
         if source not in attributes:
             attributes[source] = f"key_{len(fields)}"
             fields.append((attributes[source], str | int | None, None))
@@ -275,13 +268,19 @@ def _unfit(value: bytes | None, event_bytes_max: int) -> PoisonError:
 def _untyped(value: bytes) -> Any:
     """The JSON value, or the PoisonError that says why there is none."""
     try:
-        return json.loads(value.decode("utf-8"))
+        return json.loads(value.decode("utf-8"), parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
         return PoisonError("malformed_json", f"not UTF-8 at byte {error.start}")
     except json.JSONDecodeError as error:
         return PoisonError("malformed_json", f"not JSON at character {error.pos}: {error.msg}")
+    except PoisonError as error:
+        return error.with_traceback(None)
     except (ValueError, RecursionError):
         return PoisonError("malformed_json", "not readable as JSON: nested too deep, or a number too long")
+
+
+def _refuse_constant(name: str) -> None:
+    raise PoisonError("malformed_json", f"not JSON: {name} stands for a number")
 
 
 def _is_number(value: Any) -> bool:
@@ -341,9 +340,7 @@ def _id_invalid(field: str) -> PoisonError:
 
 
 def _time_invalid(field: str) -> PoisonError:
-    return PoisonError(
-        "event_time_invalid", f"{field}: must be a time from 1970 to 2100, in the mapping's unit"
-    )
+    return PoisonError("event_time_invalid", f"{field}: must be a time from 1970 to 2100, in the mapping's unit")
 
 
 def _dead_letters(records: Records, refused: Refused) -> list[DeadLetter]:

@@ -106,14 +106,15 @@ class Encoder:
 
     def _template(self, topic: str) -> bytes:
         if topic not in self._templates:
+            name = _constant(orjson.dumps(topic)[1:-1])
             self._templates[topic] = b"".join(
                 (
                     b'{"schema":"' + DECISION_SCHEMA.encode() + b'",',
-                    b'"decision_id":"' + topic.encode() + b'-%b-%b","event_id":"%b","event_time":%b,"decided_at":%b,',
-                    b'"source":{"topic":"' + topic.encode() + b'","partition":%b,"offset":%b},',
+                    b'"decision_id":"' + name + b'-%b-%b","event_id":"%b","event_time":%b,"decided_at":%b,',
+                    b'"source":{"topic":"' + name + b'","partition":%b,"offset":%b},',
                     b'"decision":"%b","risk_score":%b,"probability":%b,',
-                    b'"model":' + self._model.replace(b"%", b"%%") + b",",
-                    b'"policy":' + self._policy.replace(b"%", b"%%") + b",",
+                    b'"model":' + _constant(self._model) + b",",
+                    b'"policy":' + _constant(self._policy) + b",",
                     b'"feature_set":' + self._feature_set + b",",
                     b'"rules":[],"reasons":%b,"inexact":[%b],"degraded":[%b]',
                     b',"features":%b}' if self._with_features else b"}",
@@ -171,6 +172,11 @@ class _InexactNames(dict[int, bytes]):
                 names.append(f"{entity.name}.all")
         self[code] = b",".join(orjson.dumps(name) for name in names)
         return self[code]
+
+
+def _constant(text: bytes) -> bytes:
+    """Text that stands for itself in a template."""
+    return text.replace(b"%", b"%%")
 
 
 def _numbers(column: NDArray[Any]) -> list[bytes]:

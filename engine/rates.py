@@ -215,17 +215,13 @@ class Converter:
             raise PoisonError("unknown_currency", f"{self._currency_field}: must be an ISO 4217 code")
         rate = None if self._rates is None else self._rates.rate(code, time_ms)
         if rate is None:
-            raise PoisonError(
-                "unknown_currency", f"{self._currency_field}: no rate for {code} at the event time"
-            )
+            raise PoisonError("unknown_currency", f"{self._currency_field}: no rate for {code} at the event time")
         return rate
 
     def _digits(self, code: str | None) -> int:
         digits = minor_digits(code or "")
         if digits is None:
-            raise PoisonError(
-                "unknown_currency", f"{self._currency_field}: {code} has no minor unit in ISO 4217"
-            )
+            raise PoisonError("unknown_currency", f"{self._currency_field}: {code} has no minor unit in ISO 4217")
         return digits
 
 

@@ -1,0 +1,204 @@
+"""The commands: the only reader of arguments, and the only place where an error becomes a line and an exit code."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+
+import click
+import msgspec
+import orjson
+
+from engine.config import Config, default_profile, find_config, load_config, parse_config
+from engine.errors import ConfigError, TidegateError
+
+BOOTSTRAP_NOTE = Path(".kafka") / "bootstrap"
+SECOND_SIGNAL_EXIT_CODE = 130
+
+config_option = click.option("--config", "config_file", help="Configuration file (TOML).")
+bootstrap_option = click.option("--bootstrap", help="Kafka broker, HOST:PORT.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+class Commands(click.Group):
+    """Turns our errors into one line on standard error and their exit code."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Runs a command."""
+        try:
+            return super().invoke(ctx)
+        except TidegateError as error:
+            click.echo(f"tidegate: {error}", err=True)
+            ctx.exit(error.exit_code)
+
+
+@click.group(cls=Commands)
+@click.version_option(package_name="tidegate")
+def main() -> None:
+    """Scores payment transactions on Kafka in real time, with exact sliding windows.
+
+    Exit codes: 0 well; 1 a check failed; 2 configuration or arguments; 3 broker away; 4 fenced; 5 fatal.
+    """
+
+
+@main.command()
+@config_option
+@bootstrap_option
+@click.option("--accept-cold-state", is_flag=True, help="Begin with the history that the topic still has.")
+def run(config_file: str | None, bootstrap: str | None, accept_cold_state: bool) -> None:
+    """Score the input topic until told to stop (SIGTERM and Ctrl-C drain; a second one kills)."""
+    from engine.serve import serve
+
+    config = with_bootstrap(required_config(config_file), bootstrap)
+    serve(config, stop_on_signals(), accept_cold_state=accept_cold_state)
+
+
+@main.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@config_option
+@click.option("--mapping", help="A shipped mapping or a TOML file with one.")
+@click.option("--rates", type=click.Path(path_type=Path), help="Rate table: CSV of currency,effective_from,rate.")
+@click.option("--base-currency", help="What amounts are converted to.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Decisions, one JSON object a line.")
+@click.option("--alerts", type=click.Path(path_type=Path), help="Alerts likewise.")
+@click.option("--dead-letters", type=click.Path(path_type=Path), help="Records that were no events, with reasons.")
+@click.option("--features", "with_features", is_flag=True, help="Put every feature into its decision.")
+@json_option
+def replay(
+    files: tuple[Path, ...],
+    config_file: str | None,
+    mapping: str | None,
+    rates: Path | None,
+    base_currency: str | None,
+    out: Path,
+    alerts: Path | None,
+    dead_letters: Path | None,
+    with_features: bool,
+    as_json: bool,
+) -> None:
+    """Score events from CSV, JSON Lines or Parquet files, without a broker."""
+    from engine.console import replay_with_progress
+    from engine.replay import ReplayFiles
+
+    overrides: dict[str, str] = {}
+    if mapping is not None:
+        overrides["TIDEGATE__MAPPING"] = f'{{ base = {orjson.dumps(_existing_path(mapping)).decode()} }}'
+    if rates is not None:
+        overrides["TIDEGATE__RATES__FILE"] = str(rates.absolute())
+    if base_currency is not None:
+        overrides["TIDEGATE__RATES__BASE_CURRENCY"] = base_currency
+    config = config_or_default(config_file, overrides)
+    outputs = ReplayFiles(out, alerts, dead_letters)
+    summary, seconds = replay_with_progress(list(files), config, outputs, with_features=with_features)
+    result = {**msgspec.to_builtins(summary), "seconds": seconds, "events_per_second": summary.events / seconds}
+    if as_json:
+        print_json(result)
+    else:
+        click.echo(
+            f"{summary.events:,} events: {summary.decisions:,} decisions, {summary.alerts:,} alerts, "
+            f"{summary.dead_letters:,} dead letters, {summary.duplicates:,} duplicates "
+            f"in {seconds:.1f} s ({summary.events / seconds:,.0f} events/s)"
+        )
+
+
+def _existing_path(name: str) -> str:
+    """A file given on the command line stands for itself, wherever the configuration lies."""
+    return str(Path(name).absolute()) if Path(name).is_file() else name
+
+
+def config_or_default(config_file: str | None, overrides: dict[str, str] | None = None) -> Config:
+    """The configuration, or the profile that ships where there is none."""
+    environment = {**os.environ, **(overrides or {})}
+    path = find_config(config_file, environment)
+    if path is None:
+        return parse_config(default_profile(), Path(), environment, "default profile")
+    return load_config(path, environment)
+
+
+def required_config(config_file: str | None) -> Config:
+    """The configuration; ConfigError where there is none."""
+    path = find_config(config_file, os.environ)
+    if path is None:
+        raise ConfigError("no configuration: give --config FILE, set TIDEGATE_CONFIG, or write ./tidegate.toml")
+    return load_config(path)
+
+
+def with_bootstrap(config: Config, flag: str | None) -> Config:
+    """The broker's address: flag, KAFKA_BOOTSTRAP_SERVERS, configuration, then what `scripts/kafka start` noted."""
+    noted = BOOTSTRAP_NOTE.read_text("utf-8").strip() if BOOTSTRAP_NOTE.is_file() else ""
+    bootstrap = flag or os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or config.kafka.bootstrap or noted
+    if not bootstrap:
+        raise ConfigError(
+            "no broker: give --bootstrap HOST:PORT, set KAFKA_BOOTSTRAP_SERVERS or kafka.bootstrap, "
+            "or run `scripts/kafka start`"
+        )
+    return msgspec.structs.replace(config, kafka=msgspec.structs.replace(config.kafka, bootstrap=bootstrap))
+
+
+def stop_on_signals() -> threading.Event:
+    """An event that the first SIGTERM or Ctrl-C sets; the second one ends the process at once."""
+    stop = threading.Event()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            os._exit(SECOND_SIGNAL_EXIT_CODE)
+        stop.set()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    return stop
+
+
+def print_json(value: object) -> None:
+    """One JSON object on standard output."""
+    sys.stdout.buffer.write(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+
+
+@main.group()
+def topics() -> None:
+    """The topics that Tidegate reads and writes."""
+
+
+@topics.command("apply")
+@config_option
+@bootstrap_option
+@json_option
+def topics_apply(config_file: str | None, bootstrap: str | None, as_json: bool) -> None:
+    """Create what is missing, show what differs; delete and alter nothing."""
+    from engine.kafka.client import admin_settings
+    from engine.kafka.topics import apply
+    from engine.topology import wanted_topics
+
+    config = with_bootstrap(config_or_default(config_file), bootstrap)
+    wanted = wanted_topics(config)
+    changes = {change.topic: change for change in apply(admin_settings(config), wanted)}
+    if as_json:
+        print_json([msgspec.to_builtins(change) for change in changes.values()])
+        return
+    for spec in wanted:
+        change = changes.get(spec.name)
+        click.echo(f"{spec.name}: {change.kind}: {change.detail}" if change else f"{spec.name}: as wanted")
+
+
+@main.command()
+@config_option
+@bootstrap_option
+@json_option
+def doctor(config_file: str | None, bootstrap: str | None, as_json: bool) -> None:
+    """Check broker, versions, topics, model, state directory, disk and clock; exit 1 where one fails."""
+    from engine.doctor import examine
+
+    config = with_bootstrap(config_or_default(config_file), bootstrap)
+    findings = list(examine(config))
+    if as_json:
+        print_json([msgspec.to_builtins(finding) for finding in findings])
+    else:
+        for finding in findings:
+            advice = f" -> {finding.advice}" if finding.advice else ""
+            click.echo(f"{finding.verdict:8} {finding.check}: {finding.detail}{advice}")
+    if any(finding.verdict == "failure" for finding in findings):
+        click.get_current_context().exit(1)

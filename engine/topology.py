@@ -1,0 +1,13 @@
+"""Which topics a configuration needs, and how they should be."""
+
+from engine.config import Config
+from engine.kafka.topics import TopicSpec
+
+
+def wanted_topics(config: Config) -> list[TopicSpec]:
+    """Input and outputs; decisions are partitioned as the input is, so that one client reads both alike."""
+    kafka = config.kafka
+    names = (kafka.input, kafka.topics.decisions, kafka.topics.alerts, kafka.topics.dead_letters)
+    # A dead letter is as large as what was refused for its size.
+    extra = {kafka.topics.dead_letters: {"max.message.bytes": str(4 * 1024 * 1024)}}
+    return [TopicSpec(name, kafka.partitions, kafka.replication, extra.get(name, {})) for name in names]
