@@ -13,7 +13,7 @@ import click
 import msgspec
 import orjson
 
-from engine.config import Config, default_profile, find_config, load_config, parse_config
+from engine.config import Config, config_from_tree, default_profile, find_config, load_config, parse_config
 from engine.errors import ConfigError, TidegateError
 
 BOOTSTRAP_NOTE = Path(".kafka") / "bootstrap"
@@ -202,3 +202,46 @@ def doctor(config_file: str | None, bootstrap: str | None, as_json: bool) -> Non
             click.echo(f"{finding.verdict:8} {finding.check}: {finding.detail}{advice}")
     if any(finding.verdict == "failure" for finding in findings):
         click.get_current_context().exit(1)
+
+
+@main.command()
+@click.option("--profile", "profile_name", default="reference", show_default=True, help="A workload that ships.")
+@click.option("--events", type=click.IntRange(10_000), help="How many events to measure; the profile's by default.")
+@bootstrap_option
+@json_option
+def bench(profile_name: str, events: int | None, bootstrap: str | None, as_json: bool) -> None:
+    """Measure events/s and CPU per event on a real broker, and the libraries' floor beside it."""
+    from engine.bench import Workload
+    from engine.bench import bench as run_bench
+    from engine.kafka.floor import Chunk
+    from loadtest.reference import profiles, read_profile
+
+    if profile_name not in profiles():
+        raise ConfigError(f"--profile {profile_name!r} is not one of {', '.join(profiles())}")
+    profile = read_profile(profile_name)
+    if events is not None:
+        profile = profile.with_events(events)
+    config = with_bootstrap(config_from_tree(profile.engine, Path(), os.environ, profile_name), bootstrap)
+
+    def chunks(chunk_events: int) -> Iterator[Chunk]:
+        return (Chunk(*rendered) for rendered in profile.rendered(chunk_events))
+
+    workload = Workload(
+        chunks, profile.prefill_events, profile.events, profile.warm_up_events, profile.partitions
+    )
+    figures = run_bench(config, workload, lambda line: click.echo(line, err=True))
+    if as_json:
+        print_json(figures)
+    else:
+        print_figures(figures)
+
+
+def print_figures(figures: dict[str, object]) -> None:
+    """Figures as lines; tables within them indented."""
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            click.echo(f"{name}:")
+            for part, number in value.items():
+                click.echo(f"  {part:<34}{number:>12,.2f}")
+        else:
+            click.echo(f"{name:<36}{value:>12,.2f}")

@@ -253,6 +253,13 @@ def parse_config(
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{origin} is not valid TOML: {error}") from error
+    return config_from_tree(tree, folder, environment, origin)
+
+
+def config_from_tree(
+    tree: dict[str, Any], folder: Path, environment: MappingType[str, str] = os.environ, origin: str = "configuration"
+) -> Config:
+    """Validates a configuration that is parsed already; `tree` is changed."""
     _refuse_secrets(tree, origin)
     _override(tree, environment)
     mapping = tree.get("mapping")

@@ -59,6 +59,7 @@ class Decoder:
             for column in spec.hash_columns
         ]
         event_type, attributes = _event_type(mapping, sources)
+        self.event_type = event_type
         self._read = msgspec.json.Decoder(event_type).decode
         self._blank = event_type(event_id="-", time=0, amount=0)
         self._text_fields = [field for field in attributes if attributes[field] not in ("time", "amount")]

@@ -98,7 +98,7 @@ def _csv_batches(path: Path, batch_events: int) -> _Batches:
             while batch := list(islice(rows, batch_events)):
                 yield batch, file.tell()
         except UnicodeDecodeError as error:
-            raise ConfigError(f"{path}: near line {reader.line_num + 1}: not UTF-8") from error
+            raise ConfigError(f"{path}: not UTF-8, somewhere after line {reader.line_num}") from error
         except csv.Error as error:
             raise ConfigError(f"{path}:{reader.line_num}: not CSV: {error}") from error
 

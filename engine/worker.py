@@ -45,8 +45,8 @@ class Worker:
 
     def run(self) -> None:
         """Recovers, then decides until told to stop; ends with everything committed and the state on disk."""
-        vector = self._recover()
-        loop = _Loop(self, vector)
+        vector = self.recover()
+        loop = Loop(self, vector)
         self.pipeline.metrics.role = "active"
         self.ready = True
         _log.info("active", extra={"topic": self.source.topic, "partitions": len(vector)})
@@ -57,7 +57,7 @@ class Worker:
         loop.drain()
         _log.info("stopped", extra={"events": self.pipeline.metrics.events})
 
-    def _recover(self) -> dict[int, int]:
+    def recover(self) -> dict[int, int]:
         """Brings the state up to the committed offsets and returns them."""
         state = self.pipeline.state
         self._check_origin()
@@ -80,7 +80,7 @@ class Worker:
     def _check_origin(self) -> None:
         header, source = self.pipeline.state.header, self.source
         here = (source.cluster_id, source.topic, source.topic_id)
-        if header.sequence and (header.cluster_id, header.topic, header.topic_id) != here:
+        if header.topic and (header.cluster_id, header.topic, header.topic_id) != here:
             raise FatalError(
                 f"the state was built from topic {header.topic!r} ({header.topic_id}) of cluster {header.cluster_id}, "
                 f"not from {source.topic!r} ({source.topic_id}) of {source.cluster_id}; name another state.dir"
@@ -116,7 +116,7 @@ class Worker:
             raise FatalError("stopped during the replay; the next start begins it again")
 
 
-class _Loop:
+class Loop:
     """What the loop remembers between turns."""
 
     def __init__(self, worker: Worker, vector: dict[int, int]) -> None:
@@ -131,28 +131,36 @@ class _Loop:
         self._status_at = now
         self._newest_record_ms = -1
 
-    def turn(self) -> None:
-        """One micro-batch, if any arrived, and what is due after it."""
+    def turn(self) -> Outputs | None:
+        """One micro-batch, if any arrived, and what is due after it; returns what the batch put out."""
         worker = self._worker
+        clock = worker.pipeline.metrics.stage_clock()
         records = worker.source.poll(self._kafka.batch_events_max, self._kafka.batch_linger_ms / 1000)
+        outputs = None
         if records is not None:
+            clock.done("consume")
             outputs = worker.pipeline.process(records)
+            clock.restart()
             worker.delivery.produce(outputs)
+            clock.done("produce")
             self._uncommitted.append(outputs)
             self._vector |= next_offsets(records)
             self._newest_record_ms = int(records.record_times_ms.max())
         now = time.monotonic()
         if (self._uncommitted and now >= self._commit_at) or now >= self._commit_anyway_at:
-            self._commit(now)
+            self.commit(now)
         if now >= self._status_at:
             self._status(now)
-        events = len(records) if records is not None else 0
         if worker.pipeline.state.flushing:
+            clock.restart()
+            events = len(records) if records is not None else 0
             slice_entities = FLUSH_SLICE_ENTITIES + 2 * events * len(worker.config.entities)
             if worker.pipeline.state.continue_flush(slice_entities):
                 worker.pipeline.metrics.flushes += 1
+            clock.done("flush")
+        return outputs
 
-    def _commit(self, now: float) -> None:
+    def commit(self, now: float) -> None:
         """Commits; then, and only then, the state at this vector may go to disk."""
         worker, state = self._worker, self._worker.pipeline.state
         clock = worker.pipeline.metrics.stage_clock()
@@ -186,7 +194,7 @@ class _Loop:
     def drain(self) -> None:
         """Commits what was decided and writes the state down."""
         now = time.monotonic()
-        self._commit(now)
+        self.commit(now)
         state = self._worker.pipeline.state
         state.begin_flush(self._vector)
         state.finish_flush()

@@ -91,6 +91,13 @@ def apply(
     return [changes[spec.name] for spec in specs if spec.name in changes]
 
 
+def delete(admin_conf: Mapping[str, Any], names: Sequence[str], timeout_s: float = ANSWER_TIMEOUT_S) -> None:
+    """Deletes topics that a benchmark or a demo made for itself. Raises as `plan` does."""
+    with _admin(admin_conf, timeout_s) as admin:
+        for answer in admin.delete_topics(list(names), operation_timeout=timeout_s).values():
+            answer.result()
+
+
 def cluster_identity(
     conf: Mapping[str, Any], topic: str, timeout_s: float = ANSWER_TIMEOUT_S
 ) -> tuple[str | None, str | None]:

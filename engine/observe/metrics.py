@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 from engine.decide import DECISIONS, RISK_SCORE_MAX, Decisions
 from engine.events import Batch, DeadLetter
 from engine.state.local import FeatureMatrix
+from features.spec import FeatureSpec
 
 LATENCY_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
 STAGE_BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
@@ -63,6 +64,10 @@ class StageClock:
         self._seconds = seconds
         self._last = time.perf_counter()
 
+    def restart(self) -> None:
+        """Begins the next stage now; what went on since the last one is in none."""
+        self._last = time.perf_counter()
+
     def done(self, stage: str) -> None:
         """Ends a stage; the next one begins."""
         now = time.perf_counter()
@@ -75,14 +80,14 @@ class StageClock:
 class Metrics:
     """Every number of one worker."""
 
-    def __init__(self, entities: tuple[str, ...] = (), model_version: str = "") -> None:
-        self._entities = entities
-        self.model_version = model_version
-        self.model: dict[str, str] = {}
+    def __init__(self, spec: FeatureSpec, model: dict[str, str]) -> None:
+        self._entities = [entity.name for entity in spec.entities]
+        self._windows = np.array([len(entity.windows) for entity in spec.entities], np.int64)
+        self.model = model
         self.outcomes: Counter[str] = Counter()
         self.dead_letters: Counter[str] = Counter()
         self.decisions = np.zeros(len(DECISIONS), np.int64)
-        self.inexact = np.zeros(len(entities), np.int64)
+        self.inexact = np.zeros(len(spec.entities), np.int64)
         self.late_events = 0
         self.commits = 0
         self.replayed_events = 0
@@ -120,8 +125,7 @@ class Metrics:
         self.score.observe(decisions.risk_scores)
         self.decisions += np.bincount(decisions.codes, minlength=len(DECISIONS))
         self.late_events += int(batch.late.sum())
-        windows = matrix.exact_windows.max(axis=0, initial=0)
-        self.inexact += (windows * len(batch) - matrix.exact_windows.sum(axis=0, dtype=np.int64)).astype(np.int64)
+        self.inexact += self._windows * len(batch) - matrix.exact_windows.sum(axis=0, dtype=np.int64)
 
     @property
     def events(self) -> int:
@@ -147,8 +151,9 @@ class MetricsCollector(Collector):
         decisions = CounterMetricFamily(
             "tidegate_decisions", "Decisions by kind and model version.", labels=["decision", "model_version"]
         )
+        version = f"{m.model['name']}/{m.model['version']}"
         for name, count in zip(DECISIONS, m.decisions.tolist(), strict=True):
-            decisions.add_metric([name, m.model_version], count)
+            decisions.add_metric([name, version], count)
         yield decisions
         yield _counter("dead_letters", "Records that could not become events, by reason.", "reason", m.dead_letters)
         inexact = dict(zip(m._entities, m.inexact.tolist(), strict=True))

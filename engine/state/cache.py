@@ -14,6 +14,7 @@ from features.arena import (
     DIRTY,
     KEY,
     KIND,
+    LENGTH,
     NEVER,
     POSITION,
     RING_WORDS,
@@ -152,6 +153,11 @@ class HotCache:
         if top < 0:
             raise FatalError(f"state of entity {self.slots[slots[-1 - top], KEY] & (2**64 - 1):016x} is damaged")
         self.heap_top = top
+
+    def ring_lengths(self, kind: int, found: Int32) -> Int64:
+        """Events in the ring of the kind-th entity of each row of `find`'s answer."""
+        lengths: Int64 = self.slots[found[:, kind], LENGTH]
+        return lengths
 
     def dirty_bytes(self) -> int:
         """Size of what the next flush would write."""

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.config import Config
+from engine.config import Config, State
 from engine.events import Batch
 from engine.rates import minor_digits
 from engine.state.cache import HotCache, Snapshot
@@ -175,6 +175,15 @@ class LocalState:
         new = self._cache.new_entities.tolist()
         return {e.name: self.header.entities.get(e.name, 0) + new[i] for i, e in enumerate(self._spec.entities)}
 
+    def newest_values(self, events: int) -> NDArray[np.float64]:
+        """The feature rows of the newest batch, which had so many events."""
+        return self._values[:events]
+
+    def ring_lengths(self, entity: str, batch: Batch) -> NDArray[np.int64]:
+        """How many events the ring of this entity holds, for each event of a batch."""
+        kind = next(i for i, spec in enumerate(self._spec.entities) if spec.name == entity)
+        return self._cache.ring_lengths(kind, self._cache.find(batch.hashes))
+
     @property
     def flushing(self) -> bool:
         """Whether a snapshot is on its way to disk."""
@@ -233,7 +242,11 @@ WARM_UP_CACHE_BYTES = 32 * 1024 * 1024
 
 def warm_up(config: Config, spec: FeatureSpec) -> None:
     """Compiles every kernel, or loads it compiled, so that no event ever waits for that."""
-    settings = msgspec.structs.replace(config.state, cache_bytes_max=WARM_UP_CACHE_BYTES)
+    settings = State(
+        cache_bytes_max=WARM_UP_CACHE_BYTES,
+        dirty_bytes_max=WARM_UP_CACHE_BYTES // 4,
+        ring_events_max=config.state.ring_events_max,
+    )
     state = LocalState(msgspec.structs.replace(config, state=settings), spec, "", store=None)
     one = np.ones(1, np.int64)
     batch = Batch(

@@ -1,0 +1,85 @@
+"""What is known about a model, beside its bytes: `manifest.json`."""
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from models.errors import ModelError
+from models.files import write_atomic
+from models.reference import Reference
+
+SCHEMA: Literal["tidegate.model.v1"] = "tidegate.model.v1"
+
+
+class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One input column: a feature's name and the hash of the definition that the model was trained on."""
+
+    name: str
+    definition_hash: str
+
+
+class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where the model comes from; the same data, parameters and libraries give the same bytes."""
+
+    data_sha256: str
+    rows: int
+    positives: int
+    test_rows: int
+    test_positives: int
+    split: str
+    params: dict[str, float]
+    libraries: dict[str, str]
+
+
+class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Rows in input order (null is NaN) and the probabilities that this very file gave for them."""
+
+    inputs: list[list[float | None]]
+    expected: list[float]
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One version of one model.
+
+    `features` stand in input order. `opset` maps operator domains to versions. `metrics` were taken on the
+    test slice. `reference` holds the distribution of each input over the training rows that are not fraud.
+    """
+
+    schema: Literal["tidegate.model.v1"] = SCHEMA
+    name: str
+    version: int
+    sha256: str
+    features: list[Input]
+    output: str
+    opset: dict[str, int]
+    training: Training
+    metrics: dict[str, float]
+    reference: dict[str, Reference]
+    golden: Golden
+
+    def __post_init__(self) -> None:
+        names = [feature.name for feature in self.features]
+        if not names or len(set(names)) < len(names):
+            raise ValueError("features: must not be empty, nor name a feature twice")
+        if set(self.reference) != set(names):
+            raise ValueError("reference: must cover exactly the features")
+        if any(len(row) != len(names) for row in self.golden.inputs):
+            raise ValueError(f"golden.inputs: every row must have {len(names)} values")
+        if not self.golden.inputs or len(self.golden.inputs) != len(self.golden.expected):
+            raise ValueError("golden: needs at least one row, and one expected value for each")
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Reads and checks; ModelError where the file is missing or not a manifest."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Manifest)
+    except FileNotFoundError as error:
+        raise ModelError(f"{path} does not exist") from error
+    except msgspec.DecodeError as error:
+        raise ModelError(f"{path} is not a model manifest: {error}") from error
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Writes readable JSON, whole or not at all."""
+    write_atomic(path, msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n")

@@ -1,0 +1,64 @@
+"""What values of a feature are usual: quantiles of a sample, and how far out in its tails a value lies."""
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+Float64 = NDArray[np.float64]
+
+_TAIL = np.array([1e-5, 1e-4, 1e-3, 5e-3, 0.01, 0.02, 0.05])
+LEVELS = np.concatenate([[0.0], _TAIL, np.arange(0.1, 0.91, 0.1), 1 - _TAIL[::-1], [1.0]])
+
+
+class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The distribution of one feature over a sample.
+
+    `edges` are distinct observed values, ascending, at the quantiles LEVELS; `below[i]` is the share of the
+    sample under edges[i], `up_to[i]` the share under or at it. Nulls count in `null_share` and nowhere else.
+    """
+
+    edges: list[float]
+    below: list[float]
+    up_to: list[float]
+    null_share: float
+
+    def __post_init__(self) -> None:
+        if not len(self.edges) == len(self.below) == len(self.up_to):
+            raise ValueError("edges, below and up_to: must have the same length")
+
+
+def reference_of(values: Float64) -> Reference:
+    """The reference of a sample [n], n >= 1; NaN is null."""
+    present = np.sort(values[~np.isnan(values)])
+    null_share = 1 - len(present) / len(values)
+    if not len(present):
+        return Reference(edges=[], below=[], up_to=[], null_share=null_share)
+    edges = np.unique(np.quantile(present, LEVELS, method="inverted_cdf"))
+    return Reference(
+        edges=edges.tolist(),
+        below=(np.searchsorted(present, edges, "left") / len(present)).tolist(),
+        up_to=(np.searchsorted(present, edges, "right") / len(present)).tolist(),
+        null_share=null_share,
+    )
+
+
+def tail_shares(reference: Reference, values: Float64) -> tuple[Float64, Float64]:
+    """Shares of the sample at or above, and at or below, each value [n].
+
+    Exact at an edge; between two edges the larger bound: no value is called rarer than it is. NaN for null.
+
+        edges      10        20        30
+        value 25              |   ^     |     at or above: 1 - up_to[20], at or below: below[30]
+    """
+    edges = np.array(reference.edges)
+    if not len(edges):
+        return np.full(len(values), np.nan), np.full(len(values), np.nan)
+    at = np.searchsorted(edges, values, "left")  # edges under the value
+    below = np.append(reference.below, 1.0)
+    up_to = np.concatenate([[0.0], reference.up_to])
+    on_edge = edges[np.minimum(at, len(edges) - 1)] == values
+    above = 1 - np.where(on_edge, below[at], up_to[at])
+    beneath = np.where(on_edge, up_to[np.minimum(at + 1, len(edges))], below[at])
+    null = np.isnan(values)
+    above[null] = beneath[null] = np.nan
+    return above, beneath

@@ -1,0 +1,117 @@
+"""Reasons name the inputs farthest out in the reference's tails, and never overstate how far."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from models.explain import ABOVE, BELOW, NO_REASON, explain, reason_text
+from models.manifest import Manifest
+from models.reference import reference_of, tail_shares
+from models.runtime import Model, load_model
+from tests.models.synthetic import DEFINITIONS, NAMES
+
+
+@pytest.fixture
+def model(store: Path) -> Model:
+    return load_model(store, "fraud@champion", DEFINITIONS)
+
+
+def usual_row(manifest: Manifest) -> list[float]:
+    """Every input at its median."""
+    references = [manifest.reference[name] for name in NAMES]
+    return [reference.edges[int(np.searchsorted(reference.up_to, 0.5))] for reference in references]
+
+
+@pytest.mark.parametrize("sample", ["counts", "amounts", "constant", "two"])
+def test_tail_shares_against_the_sample_itself(sample: str) -> None:
+    rng = np.random.default_rng(2)
+    values = {
+        "counts": rng.geometric(0.3, 5_000).astype(np.float64),
+        "amounts": np.round(rng.lognormal(3, 1, 5_000), 2),
+        "constant": np.full(500, 7.0),
+        "two": np.array([1.0, 2.0]),
+    }[sample]
+    reference = reference_of(values)
+    probes = np.concatenate([values[:500], [-1.0, 1e9], values[:100] + 0.001])
+    above, below = tail_shares(reference, probes)
+    true_above = np.array([(values >= probe).mean() for probe in probes])
+    true_below = np.array([(values <= probe).mean() for probe in probes])
+    assert (above >= true_above - 1e-12).all()
+    assert (below >= true_below - 1e-12).all()
+    on_edge = np.isin(probes, reference.edges)
+    np.testing.assert_allclose(above[on_edge], true_above[on_edge], atol=1e-12)
+    np.testing.assert_allclose(below[on_edge], true_below[on_edge], atol=1e-12)
+
+
+def test_nulls_have_no_tail() -> None:
+    reference = reference_of(np.array([1.0, np.nan, 3.0, np.nan]))
+    assert reference.null_share == 0.5
+    assert np.isnan(tail_shares(reference, np.array([np.nan]))).all()
+    assert np.isnan(tail_shares(reference_of(np.array([np.nan])), np.array([1.0]))).all()
+
+
+def test_the_most_unusual_come_first(model: Model) -> None:
+    row = usual_row(model.manifest)
+    row[NAMES.index("event.amount")] = 1e6
+    row[NAMES.index("merchant.count.1m")] = 9.0
+    reasons = explain(model.manifest, np.array([row]))
+    assert [NAMES[i] for i in reasons.inputs[0, :2]] == ["event.amount", "merchant.count.1m"]
+    assert reasons.inputs[0, 2] == NO_REASON
+    assert reasons.values[0, :2].tolist() == [1e6, 9.0]
+    assert reasons.directions[0, :2].tolist() == [ABOVE, ABOVE]
+    assert reasons.tail_shares[0, 0] == 0.0
+    assert 0 < reasons.tail_shares[0, 1] < 0.05
+
+
+def test_low_values_are_reasons_too(model: Model) -> None:
+    row = usual_row(model.manifest)
+    row[NAMES.index("card.mean.amount.1m")] = 0.01
+    reasons = explain(model.manifest, np.array([row]))
+    assert NAMES[reasons.inputs[0, 0]] == "card.mean.amount.1m"
+    assert reasons.directions[0, 0] == BELOW
+
+
+def test_one_aggregate_is_one_reason(model: Model) -> None:
+    row = usual_row(model.manifest)
+    row[NAMES.index("card.count.10s")] = 50.0
+    row[NAMES.index("card.count.1m")] = 80.0
+    reasons = explain(model.manifest, np.array([row]))
+    named = [NAMES[i] for i in reasons.inputs[0] if i != NO_REASON]
+    assert named == ["card.count.10s"]
+
+
+def test_a_row_of_nulls_has_no_reason(model: Model) -> None:
+    reasons = explain(model.manifest, np.full((2, len(NAMES)), np.nan))
+    assert (reasons.inputs == NO_REASON).all()
+
+
+def test_rows_are_explained_alike_alone_and_together(model: Model) -> None:
+    rng = np.random.default_rng(4)
+    rows = rng.lognormal(3, 2, (50, len(NAMES)))
+    together = explain(model.manifest, rows)
+    for i in range(len(rows)):
+        np.testing.assert_array_equal(explain(model.manifest, rows[i : i + 1]).inputs[0], together.inputs[i])
+
+
+def test_values_are_compared_as_the_model_saw_them(model: Model) -> None:
+    """0.1 is no float32: a reference that ends at float32(0.1) must not call 0.1 beyond it."""
+    end = float(np.float32(0.1))
+    reference = {**model.manifest.reference, "event.amount": reference_of(np.full(10, end))}
+    manifest = msgspec.structs.replace(model.manifest, reference=reference)
+    row = [0.1, *usual_row(model.manifest)[1:]]
+    assert (explain(manifest, np.array([row])).inputs == NO_REASON).all()
+
+
+@pytest.mark.parametrize(
+    ("value", "direction", "tail_share", "text"),
+    [
+        (14.0, ABOVE, 0.001, "x = 14, above 99.9% of the reference"),
+        (812.5, ABOVE, 0.0, "x = 812.5, above all of the reference"),
+        (0.5, BELOW, 0.00001, "x = 0.5, below 99.99% of the reference"),
+        (1200.0, ABOVE, 0.05, "x = 1200, above 95% of the reference"),
+    ],
+)
+def test_reasons_read_well(value: float, direction: int, tail_share: float, text: str) -> None:
+    assert reason_text("x", value, direction, tail_share) == text

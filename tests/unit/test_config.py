@@ -1,0 +1,233 @@
+"""Configuration: errors name the key, the value and what is allowed; the environment overrides; secrets stay out."""
+
+from pathlib import Path
+
+import pytest
+
+from engine.config import Config, client_settings, default_profile, find_config, load_config, parse_config
+from engine.errors import ConfigError
+from engine.mapping import shipped_mappings
+
+CARD = """
+[entities.card]
+windows = ["1h"]
+aggregates = ["count"]
+"""
+
+
+def parse(text: str, environment: dict[str, str] | None = None, folder: Path = Path("/etc/tidegate")) -> Config:
+    return parse_config(CARD + text, folder, environment or {})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[kafka]\nbootstap = 1", ["kafka", "unknown field `bootstap`"]),
+        ("[kafka]\ncommit_interval_ms = 'a'", ["kafka.commit_interval_ms", "'a'", "`int`"]),
+        ("[kafka]\ncommit_interval_ms = 0", ["kafka", "commit_interval_ms", "0", "at least 1"]),
+        ("[kafka]\ndelivery = 'maybe'", ["kafka.delivery", "'maybe'"]),
+        ("[kafka.client]\nacks = 0", ["kafka", "client", "'acks' is set by Tidegate itself"]),
+        ("[mapping]\nevent_time = { field = 't', unit = 'us' }", ["mapping.event_time.unit", "'us'"]),
+        ("[mapping]\nlate_after = '5'", ["mapping", "late_after", "'5'", "ms, s, m, h or d"]),
+        ("[mapping]\nevent_bytes_max = 0", ["mapping", "event_bytes_max", "0", "at least 1"]),
+        ("[mapping]\npartition_key = 'ip'", ["mapping.partition_key", "'ip'", "card"]),
+        ("[mapping]\nbase = 'nowhere'", ["mapping.base", "'nowhere'", "iso8583, native, sparkov"]),
+        ("[mapping]\nbase = 3", ["mapping.base", "3", "`str"]),
+        ("mapping = 3", ["unknown field `mapping`"]),
+        ("[state]\nring_events_max = 100", ["state", "ring_events_max", "100", "power of two"]),
+        ("[state]\ndedupe_horizon = 'long'", ["state", "dedupe_horizon", "'long'", "ms, s, m, h or d"]),
+        ("[state]\nflush_interval_s = 0.0", ["state", "flush_interval_s", "0.0", "positive"]),
+        ("[policy]\nchallenge = 900\nreview = 800", ["policy", "900, 800, 950", "ascend"]),
+        ("[observe]\nlisten = '9464'", ["observe", "listen", "'9464'", "HOST:PORT"]),
+        ("[event]\nfeatures = ['size']", ["event.features", "'size'", "amount, hour_of_day"]),
+        ("[entities.ip]\nwindows = ['1y']\naggregates = ['count']", ["entities.ip.windows", "'1y'", "as in 90s"]),
+        ("[entities.ip]\nwindows = ['1h']\naggregates = ['sum']", ["entities.ip.aggregates", "'sum'", "sum.amount"]),
+        ("[entities.ip]\nwindows = ['1h']", ["entities", "missing required field `aggregates`"]),
+        ("[kafka", ["not valid TOML"]),
+    ],
+)
+def test_an_error_names_key_value_and_what_is_allowed(text: str, said: list[str]) -> None:
+    with pytest.raises(ConfigError) as raised:
+        parse(text)
+    assert [part for part in said if part not in str(raised.value)] == []
+
+
+@pytest.mark.parametrize("text", ["", "[entities]"])
+def test_without_an_entity_there_is_nothing_to_do(text: str) -> None:
+    with pytest.raises(ConfigError, match="entities"):
+        parse_config(text, Path(), {})
+
+
+def test_the_default_profile_is_valid() -> None:
+    config = parse_config(default_profile(), Path(), {})
+    assert config.feature_spec().hash_columns == ("card", "device", "ip", "merchant")
+
+
+# --- environment -----------------------------------------------------------------------------------------------
+
+
+def test_the_environment_overrides_any_key() -> None:
+    config = parse(
+        "[kafka]\nbootstrap = 'file:1'\nbatch_linger_ms = 7",
+        {
+            "TIDEGATE__KAFKA__BOOTSTRAP": "env:2",
+            "TIDEGATE__KAFKA__COMMIT_INTERVAL_MS": "250",
+            "TIDEGATE__KAFKA__TOPICS__DECISIONS": "decided",
+            "TIDEGATE__ENTITIES__CARD__WINDOWS": '["5m", "1d"]',
+            "TIDEGATE__MAPPING__BASE": "sparkov",
+            "TIDEGATE_CONFIG": "is no key",
+        },
+    )
+    assert (config.kafka.bootstrap, config.kafka.commit_interval_ms, config.kafka.batch_linger_ms) == ("env:2", 250, 7)
+    assert config.kafka.topics.decisions == "decided"
+    assert config.entities["card"].windows == ["5m", "1d"]
+    assert config.mapping.event_id == "trans_num"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("TIDEGATE__KAFKA__COMMIT_INTERVAL_MS", "soon", ["kafka.commit_interval_ms", "'soon'", "`int`"]),
+        ("TIDEGATE__KAFKA__NO_SUCH_KEY", "1", ["kafka", "`no_such_key`"]),
+        (
+            "TIDEGATE__ENTITIES__CARD__WINDOWS__X",
+            "1",
+            ["TIDEGATE__ENTITIES__CARD__WINDOWS__X", "windows is not a table"],
+        ),
+    ],
+)
+def test_an_error_in_the_environment_names_the_key(variable: str, value: str, said: list[str]) -> None:
+    with pytest.raises(ConfigError) as raised:
+        parse("", {variable: value})
+    assert [part for part in said if part not in str(raised.value)] == []
+
+
+# --- secrets ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "key", ["sasl.password", "ssl.key.password", "ssl.keystore.password", "sasl.oauthbearer.client.secret"]
+)
+def test_a_secret_in_the_file_is_refused_and_not_repeated(key: str) -> None:
+    with pytest.raises(ConfigError, match=f"kafka.client.{key}: secrets are not read") as raised:
+        parse(f"[kafka.client]\n'{key}' = 'hunter2'")
+    assert "hunter2" not in str(raised.value)
+
+
+def test_secrets_come_from_the_environment_or_from_files(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("from a file\n")
+    config = parse(
+        "[kafka.client]\n'security.protocol' = 'SASL_SSL'\n"
+        "[kafka.client_secret_files]\n'ssl.key.password' = 'password'",
+        {"TIDEGATE__KAFKA__CLIENT__SASL_PASSWORD": "from the environment"},
+        tmp_path,
+    )
+    assert client_settings(config) == {
+        "security.protocol": "SASL_SSL",
+        "sasl.password": "from the environment",
+        "ssl.key.password": "from a file",
+    }
+
+
+def test_a_missing_secret_file_is_named(tmp_path: Path) -> None:
+    config = parse("[kafka.client_secret_files]\n'sasl.password' = 'nowhere'", folder=tmp_path)
+    with pytest.raises(ConfigError, match=r"kafka.client_secret_files.sasl.password: .*nowhere does not exist"):
+        client_settings(config)
+
+
+# --- mappings --------------------------------------------------------------------------------------------------
+
+
+def test_a_stream_in_one_currency_is_scored_in_it() -> None:
+    assert parse("[mapping]\nbase = 'sparkov'").rates.base_currency == "USD"
+    assert parse("[mapping]\nbase = 'sparkov'\n[rates]\nbase_currency = 'EUR'").rates.base_currency == "EUR"
+    assert parse("").rates.base_currency == "EUR"
+
+
+@pytest.mark.parametrize("name", shipped_mappings())
+def test_every_shipped_mapping_is_valid(name: str) -> None:
+    assert parse(f"[mapping]\nbase = '{name}'").mapping.base == name
+
+
+def test_a_mapping_is_laid_over_its_base() -> None:
+    config = parse("""
+[entities.pos]
+windows = ["1h"]
+aggregates = ["distinct.mcc"]
+[mapping]
+base = "iso8583"
+late_after = "10s"
+amount = { field = "settled" }
+[mapping.fields]
+merchant = "shop"
+pos = "terminal"
+""")
+    mapping = config.mapping
+    assert mapping.event_id == "retrieval_reference_number"
+    assert mapping.late_after_ms == 10_000
+    assert (mapping.amount.field, mapping.amount.unit) == ("settled", "major")  # an inline table is replaced whole
+    assert mapping.source("merchant") == "shop"
+    assert mapping.source("device") == "card_acceptor_terminal_id"
+    assert mapping.source("mcc") == "mcc"
+    assert (config.entity_key("card"), config.entity_key("pos")) == ("primary_account_number", "terminal")
+
+
+def test_an_entity_may_name_its_key_by_our_name_or_the_inputs() -> None:
+    config = parse("""
+[entities.seller]
+key = "merchant"
+windows = ["1h"]
+aggregates = ["count"]
+[entities.mail]
+key = "customer_email"
+windows = ["1h"]
+aggregates = ["count"]
+[mapping.fields]
+merchant = "shop"
+""")
+    assert (config.entity_key("seller"), config.entity_key("mail")) == ("shop", "customer_email")
+
+
+def test_a_base_may_be_a_file_beside_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "house.toml").write_text('event_id = "tx"\n[fields]\ncard = "pan"')
+    config = parse("[mapping]\nbase = 'house.toml'", folder=tmp_path)
+    assert (config.mapping.event_id, config.entity_key("card")) == ("tx", "pan")
+
+
+def test_a_base_that_does_not_parse_is_named(tmp_path: Path) -> None:
+    (tmp_path / "house.toml").write_text("event_id =")
+    with pytest.raises(ConfigError, match=r"mapping.base: house.toml is not valid TOML"):
+        parse("[mapping]\nbase = 'house.toml'", folder=tmp_path)
+
+
+# --- files -----------------------------------------------------------------------------------------------------
+
+
+def test_relative_paths_resolve_against_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "tidegate.toml").write_text(CARD)
+    monkeypatch.chdir(tmp_path)
+    config = load_config(Path("etc/tidegate.toml"), {})
+    assert config.path("rates.csv") == tmp_path / "etc" / "rates.csv"
+    assert config.path("/var/rates.csv") == Path("/var/rates.csv")
+    monkeypatch.chdir("/")
+    assert config.path(config.state.dir) == tmp_path / "etc" / "state"
+
+
+def test_the_flag_goes_before_the_environment_before_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_config(None, {}) is None
+    for name in ("tidegate.toml", "environment.toml", "flag.toml"):
+        (tmp_path / name).write_text(CARD)
+    environment = {"TIDEGATE_CONFIG": "environment.toml"}
+    assert find_config("flag.toml", environment) == Path("flag.toml")
+    assert find_config(None, environment) == Path("environment.toml")
+    assert find_config(None, {}) == Path("tidegate.toml")
+
+
+@pytest.mark.parametrize(("flag", "environment"), [("no.toml", {}), (None, {"TIDEGATE_CONFIG": "no.toml"})])
+def test_a_named_file_that_is_missing_is_an_error(flag: str | None, environment: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=r"'no\.toml' does not exist"):
+        find_config(flag, environment)
