@@ -13,8 +13,16 @@ import click
 import msgspec
 import orjson
 
-from engine.config import Config, config_from_tree, default_profile, find_config, load_config, parse_config
-from engine.errors import ConfigError, TidegateError
+from engine.config import (
+    Config,
+    client_settings,
+    config_from_tree,
+    default_profile,
+    find_config,
+    load_config,
+    parse_config,
+)
+from engine.errors import ConfigError, FatalError, TidegateError
 
 BOOTSTRAP_NOTE = Path(".kafka") / "bootstrap"
 SECOND_SIGNAL_EXIT_CODE = 130
@@ -245,3 +253,49 @@ def print_figures(figures: dict[str, object]) -> None:
                 click.echo(f"  {part:<34}{number:>12,.2f}")
         else:
             click.echo(f"{name:<36}{value:>12,.2f}")
+
+
+@main.command()
+@click.option("--seconds", type=click.FloatRange(1), default=60.0, show_default=True, help="How long.")
+@click.option("--rate", type=click.FloatRange(1), default=5_000.0, show_default=True, help="Events per second.")
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Another seed, other traffic.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures there.")
+@click.option("--bootstrap", help="A real Kafka, HOST:PORT; by default a broker inside this process.")
+def demo(seconds: float, rate: float, seed: int, json_file: Path | None, bootstrap: str | None) -> None:
+    """Watch synthetic traffic being scored: latency, decisions, and which of its attacks are found.
+
+    Uses topics of its own and removes them. Exits with 1 where decisions + dead letters + duplicates are not the events
+    that were sent.
+    """
+    from rich.console import Console
+
+    from engine.observe.logs import masked
+    from engine.sandbox import sandbox
+    from loadtest.demo import Target, demo_traffic, run_demo
+    from loadtest.errors import LoadTestError
+    from loadtest.view import summary
+
+    stop, console = stop_on_signals(), Console()
+    with sandbox(bootstrap) as own:
+        kafka = own.config.kafka
+        target = Target(
+            name=f"Kafka at {bootstrap}" if bootstrap else "the embedded broker",
+            client={**client_settings(own.config), "bootstrap.servers": kafka.bootstrap},
+            input=kafka.input,
+            decisions=kafka.topics.decisions,
+            alerts=kafka.topics.alerts,
+            dead_letters=kafka.topics.dead_letters,
+            linger_ms=own.linger_ms(rate),
+            backlog_events_max=own.backlog_events_max,
+        )
+        try:
+            report = run_demo(target, own.worker, demo_traffic(rate, seed), seconds, stop, masked, console)
+        except LoadTestError as error:
+            raise FatalError(str(error)) from error
+    if report is None:
+        return
+    console.print(summary(report))
+    if json_file is not None:
+        json_file.write_bytes(orjson.dumps(report.as_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    if report.violations():
+        click.get_current_context().exit(1)

@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping as MappingType
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -20,12 +20,25 @@ from features.durations import duration_ms
 from features.spec import EntitySpec, FeatureSpec, SpecError, entity_spec, feature_spec
 
 ENVIRONMENT_PREFIX = "TIDEGATE__"
-LISTEN = re.compile(r"[^:]+:\d{1,5}")
+LISTEN = re.compile(r"[^:]+:(\d{1,5})")
+PORT_MAX = 65_535
+# One step of the path in an error of msgspec: `.field`, `[3]` of a list, `[...]` of a table.
+_PATH_STEP = re.compile(r"\.(\w+)|\[(\d+|\.\.\.)\]")
+ENTITY_NAME = re.compile(r"[a-z][a-z0-9_]*")
+# Features of the event itself are named so.
+RESERVED_ENTITY = "event"
 # librdkafka keys that are never written into a configuration file.
-SECRET_KEYS = ("sasl.password", "ssl.key.password", "ssl.keystore.password", "sasl.oauthbearer.client.secret")
+SECRET_KEYS = (
+    "sasl.password",
+    "sasl.oauthbearer.client.secret",
+    "ssl.key.password",
+    "ssl.key.pem",
+    "ssl.keystore.password",
+)
 # librdkafka keys that the delivery guarantee rests on: setting them by hand would break it.
 OWNED_KEYS = (
     "bootstrap.servers",
+    "metadata.broker.list",
     "group.id",
     "enable.auto.commit",
     "enable.auto.offset.store",
@@ -34,12 +47,13 @@ OWNED_KEYS = (
     "enable.idempotence",
     "transactional.id",
     "acks",
+    "request.required.acks",
     "partitioner",
 )
 
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    pass
+    """Subclasses say `frozen` again because type checkers do not inherit it."""
 
 
 def _at_least(section: _Section, least: int, *keys: str) -> None:
@@ -48,7 +62,7 @@ def _at_least(section: _Section, least: int, *keys: str) -> None:
             raise ValueError(f"{key}: {getattr(section, key)} must be at least {least}")
 
 
-class Topics(_Section):
+class Topics(_Section, frozen=True):
     """Names of the output topics."""
 
     decisions: str = "decisions"
@@ -56,7 +70,7 @@ class Topics(_Section):
     dead_letters: str = "dead-letters"
 
 
-class Kafka(_Section):
+class Kafka(_Section, frozen=True):
     """Where events come from and decisions go to."""
 
     bootstrap: str = ""
@@ -79,7 +93,7 @@ class Kafka(_Section):
                 raise ValueError(f"client: {key!r} is set by Tidegate itself")
 
 
-class Entity(_Section):
+class Entity(_Section, frozen=True):
     """What windows are kept for. `key` is a field name, ours or the input's; by default the entity's own name."""
 
     windows: list[str]
@@ -87,20 +101,20 @@ class Entity(_Section):
     key: str | None = None
 
 
-class EventFeatures(_Section):
+class EventFeatures(_Section, frozen=True):
     """Event-level features."""
 
     features: list[str] = []
 
 
-class State(_Section):
+class State(_Section, frozen=True):
     """Windowed state on disk and in memory."""
 
     dir: str = "state"
-    cache_bytes_max: int = 512 * 1024 * 1024
+    cache_bytes_max: int = 1024 * 1024 * 1024
     block_cache_bytes_max: int = 64 * 1024 * 1024
-    flush_interval_s: float = 10.0
-    dirty_bytes_max: int = 128 * 1024 * 1024
+    flush_interval_s: float = 30.0
+    dirty_bytes_max: int = 256 * 1024 * 1024
     ring_events_max: int = 256
     dedupe_horizon: str = "1d"
     dedupe_entries_max: int = 1_048_576
@@ -125,7 +139,7 @@ class State(_Section):
         return duration_ms(self.dedupe_horizon)
 
 
-class Rates(_Section):
+class Rates(_Section, frozen=True):
     """Currency conversion: `file` is a CSV of currency,effective_from,rate (1 unit of it in the base currency).
 
     Without `base_currency`: the mapping's default currency, or EUR.
@@ -135,14 +149,14 @@ class Rates(_Section):
     file: str | None = None
 
 
-class Models(_Section):
+class Models(_Section, frozen=True):
     """Which model decides: `name@alias` or `name/version` in the store; no store means the one that ships."""
 
     store: str | None = None
     champion: str = "demo@champion"
 
 
-class Policy(_Section):
+class Policy(_Section, frozen=True):
     """Risk scores (0-1000) from which a decision is challenge, review or decline."""
 
     name: str = "thresholds"
@@ -153,12 +167,11 @@ class Policy(_Section):
 
     def __post_init__(self) -> None:
         if not 0 < self.challenge <= self.review <= self.decline <= 1001:
-            raise ValueError(
-                f"challenge, review, decline: {self.challenge}, {self.review}, {self.decline} must ascend within 1..1001"
-            )
+            written = f"{self.challenge}, {self.review}, {self.decline}"
+            raise ValueError(f"challenge, review, decline: {written} must ascend within 1..1001")
 
 
-class Observe(_Section):
+class Observe(_Section, frozen=True):
     """Metrics, health and logs. Port 0 takes a free one."""
 
     listen: str = "127.0.0.1:9464"
@@ -166,8 +179,9 @@ class Observe(_Section):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     def __post_init__(self) -> None:
-        if not LISTEN.fullmatch(self.listen):
-            raise ValueError(f"listen: {self.listen!r} must be HOST:PORT")
+        match = LISTEN.fullmatch(self.listen)
+        if match is None or int(match[1]) > PORT_MAX:
+            raise ValueError(f"listen: {self.listen!r} must be HOST:PORT, with a port within 0..{PORT_MAX}")
 
     @property
     def address(self) -> tuple[str, int]:
@@ -175,7 +189,7 @@ class Observe(_Section):
         return host, int(port)
 
 
-class Config(_Section, kw_only=True):
+class Config(_Section, frozen=True, kw_only=True):
     """Everything; `folder` is what relative paths resolve against."""
 
     folder: Path = Path()
@@ -192,6 +206,12 @@ class Config(_Section, kw_only=True):
     def __post_init__(self) -> None:
         if not self.entities:
             raise ValueError("entities: at least one is needed, as in [entities.card]")
+        for name in self.entities:
+            if not ENTITY_NAME.fullmatch(name) or name == RESERVED_ENTITY:
+                raise ValueError(
+                    f"entities: {name!r} must be lower-case letters, digits and _, with a letter first, "
+                    f"and not {RESERVED_ENTITY!r}"
+                )
         if self.mapping.partition_key not in self.entities:
             raise ValueError(
                 f"mapping.partition_key: {self.mapping.partition_key!r} must be one of {', '.join(self.entities)}"
@@ -242,7 +262,11 @@ def find_config(flag: str | None, environment: MappingType[str, str]) -> Path | 
 
 def load_config(path: Path, environment: MappingType[str, str] = os.environ) -> Config:
     """Reads and validates a file; raises ConfigError with the key, the value and what is allowed."""
-    return parse_config(path.read_text("utf-8"), path.parent, environment, str(path))
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    return parse_config(text, path.parent, environment, str(path))
 
 
 def parse_config(
@@ -262,12 +286,14 @@ def config_from_tree(
     """Validates a configuration that is parsed already; `tree` is changed."""
     _refuse_secrets(tree, origin)
     _override(tree, environment)
+    if "folder" in tree:
+        raise ConfigError(f"{origin}: {_readable('Object contains unknown field `folder`', tree)}")
     mapping = tree.get("mapping")
     if isinstance(mapping, dict) and isinstance(mapping.get("base"), str):
         tree["mapping"] = _merge(read_mapping(mapping["base"], folder), mapping)
-    tree.pop("folder", None)
+    tree["folder"] = folder.absolute()
     try:
-        config = msgspec.convert({**tree, "folder": folder.absolute()}, Config)
+        config = msgspec.convert(tree, Config)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{origin}: {_readable(str(error), tree)}") from error
     if not config.rates.base_currency:
@@ -311,7 +337,9 @@ def _override(tree: dict[str, Any], environment: MappingType[str, str]) -> None:
             table = table.setdefault(key, {})
             if not isinstance(table, dict):
                 raise ConfigError(f"{variable}: {key} is not a table")
-        table[keys[-1]] = _toml_value(environment[variable])
+        # A password is what it is, however much it looks like a number.
+        text = environment[variable]
+        table[keys[-1]] = text if keys[-1] in SECRET_KEYS else _toml_value(text)
 
 
 def _toml_value(text: str) -> Any:
@@ -330,13 +358,37 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def _readable(message: str, tree: dict[str, Any]) -> str:
-    """msgspec's text after the path and the value: `kafka.commit_interval_ms 'a': Expected `int`, got `str``."""
-    text, separator, path = message.rpartition(" - at `$.")
-    if not separator:
-        return message
-    path = path.rstrip("`")
+    """msgspec's text after the path and the value: `kafka.commit_interval_ms 'a': Expected `int`, got `str``.
+
+    msgspec writes `[...]` for the keys of a table that has any keys, such as the name of an entity: they are found
+    again by trying. Where only some words or keys are allowed, those are named.
+    """
+    text, _, path = message.rpartition(" - at `$")
+    kind: Any = Config
     value: Any = tree
-    for key in path.replace("[...]", "").split("."):
-        value = value.get(key) if isinstance(value, dict) else None
-    shown = "" if value is None or isinstance(value, dict) else f" {value!r}"
-    return f"{path}{shown}: {text}"
+    keys: list[str] = []
+    for field, index in _PATH_STEP.findall(path if text else ""):
+        if field:
+            key, kind = field, get_type_hints(kind)[field]
+        else:
+            kind = get_args(kind)[-1]
+            key = int(index) if index.isdigit() else next(key for key in value if not _fits(value[key], kind))
+        value = value[key] if isinstance(value, list) else value.get(key)
+        keys.append(str(key))
+    if value is not None and not isinstance(value, dict) and keys[-1] not in SECRET_KEYS:
+        keys[-1] += f" {value!r}"
+    allowed: list[str] = []
+    if get_origin(kind) is Literal:
+        allowed = list(get_args(kind))
+    elif "unknown field" in message:
+        allowed = [name for name in kind.__struct_fields__ if name != "folder"]
+    said = f"{text or message}; allowed: {', '.join(allowed)}" if allowed else text or message
+    return f"{'.'.join(keys)}: {said}" if keys else said
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        return False
+    return True

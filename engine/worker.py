@@ -174,7 +174,6 @@ class Loop:
         self._uncommitted.clear()
         self._commit_at = now + self._kafka.commit_interval_ms / 1000
         self._commit_anyway_at = now + VECTOR_COMMIT_INTERVAL_S
-        metrics.dirty_bytes = state.dirty_bytes()
         over = metrics.dirty_bytes > worker.config.state.dirty_bytes_max
         if over or (now >= self._flush_at and not state.flushing):
             state.begin_flush(self._vector)
@@ -188,6 +187,7 @@ class Loop:
         behind = any(metrics.lag_events.values()) and self._newest_record_ms >= 0
         metrics.lag_seconds = max(0.0, time.time() - self._newest_record_ms / 1000) if behind else 0.0
         metrics.state_entities = state.entities()
+        metrics.dirty_bytes = state.dirty_bytes()
         metrics.cache_hits, metrics.cache_misses = state.cache_hits, state.cache_misses
         self._status_at = now + STATUS_INTERVAL_S
 

@@ -1,9 +1,13 @@
 """The memory that entity state lives in: one table, one array of slots, one heap of ring rows.
 
 An entity is a *slot*: a row of `slots`, one cache line of eight int64 words. Its events are a *ring* on the heap: for
-`cap` places the words [time x cap][sequence x cap][amount x cap][hash of the first distinct field x cap]..., sorted by
-(time, sequence) from `head` on, wrapping. Sequence is partition << 47 | offset, so that the order of a ring depends on
-the events alone. Heap rows are taken from the top; rows given up by growth or eviction are reclaimed by `compact`.
+`cap` places the words [time x cap][amount x cap][hash of the first distinct field x cap]..., sorted by all of these in
+turn from `head` on, wrapping. So what a ring holds, and what it drops when it is full, depends on the events alone and
+not on the order in which they came: events that tie in everything stored are interchangeable. Heap rows are taken from
+the top; rows given up by growth or eviction are reclaimed by `compact`.
+
+On its way to disk a ring is a *blob*: version, length, newest dropped time, times as differences, amounts (all as
+variable-length integers, 7 bits a byte, signed ones zigzag), then the hashes as they are.
 
 These are plain functions over arrays. numba checks no bounds: whoever calls makes room first (`room_needed`).
 """
@@ -13,6 +17,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 Int64 = NDArray[np.int64]
+UInt8 = NDArray[np.uint8]
 UInt64 = NDArray[np.uint64]
 Int32 = NDArray[np.int32]
 
@@ -24,11 +29,11 @@ DIRTY = 256  # bit of the KIND word beside the entity's index
 NEVER = -(2**62)
 
 CAPACITY_MIN = 4
-RING_WORDS = 3  # time, sequence, amount; then one word per distinct field
-BLOB_HEADER_WORDS = 2
+RING_WORDS = 2  # time, amount; then one word per distinct field
 BLOB_VERSION = 1
+VARINT_BYTES_MAX = 10
+HASH_BYTES = 8
 
-OFFSET_BITS = 47
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -108,61 +113,121 @@ def rebuild_table(table: Int32, slots: Int64, used: int) -> None:
 
 
 @njit(cache=True)
-def blob_words(chosen: Int64, slots: Int64, distinct_counts: Int64) -> Int64:
-    """Where each chosen slot's blob begins when they are packed one after another: int64[n + 1], in words."""
-    starts = np.zeros(chosen.shape[0] + 1, np.int64)
-    for i in range(chosen.shape[0]):
-        slot = chosen[i]
-        width = RING_WORDS + distinct_counts[slots[slot, KIND] & 255]
-        starts[i + 1] = starts[i] + BLOB_HEADER_WORDS + width * slots[slot, LENGTH]
-    return starts
+def ring_words(chosen: Int32, slots: Int64, distinct_counts: Int64) -> int:
+    """Heap words that the rings of these slots take."""
+    total = 0
+    for slot in chosen:
+        total += (RING_WORDS + distinct_counts[slots[slot, KIND] & 255]) * slots[slot, CAPACITY]
+    return total
 
 
 @njit(cache=True)
-def pack(chosen: Int64, starts: Int64, slots: Int64, heap: Int64, distinct_counts: Int64, blobs: Int64) -> None:
-    """Writes each chosen slot as a blob: [version << 32 | events, newest dropped time, times, sequences, amounts, ...]."""
+def blob_bytes_max(chosen: Int64, slots: Int64, distinct_counts: Int64) -> int:
+    """Bytes that the blobs of these slots take at most."""
+    total = 0
+    for slot in chosen:
+        width = RING_WORDS * VARINT_BYTES_MAX + HASH_BYTES * distinct_counts[slots[slot, KIND] & 255]
+        total += 1 + 2 * VARINT_BYTES_MAX + width * slots[slot, LENGTH]
+    return total
+
+
+@njit(cache=True)
+def _write_varint(data: UInt8, at: int, value: int) -> int:
+    """Writes a signed integer; returns where the next one goes."""
+    zigzag = np.uint64((value << 1) ^ (value >> 63))
+    while zigzag >= np.uint64(128):
+        data[at] = np.uint8((zigzag & np.uint64(127)) | np.uint64(128))
+        zigzag >>= np.uint64(7)
+        at += 1
+    data[at] = np.uint8(zigzag)
+    return at + 1
+
+
+@njit(cache=True)
+def _read_varint(data: UInt8, at: int, end: int) -> tuple[int, int]:
+    """A signed integer and where the next one begins; past `end` where there is no whole one."""
+    zigzag, shift = np.uint64(0), 0
+    while at < end:
+        byte = data[at]
+        zigzag |= np.uint64(byte & 127) << np.uint64(shift)
+        at += 1
+        shift += 7
+        if byte < 128:
+            return np.int64(zigzag >> np.uint64(1)) ^ -np.int64(zigzag & np.uint64(1)), at
+        if shift > 63:
+            break
+    return 0, end + 1
+
+
+@njit(cache=True)
+def pack(chosen: Int64, slots: Int64, heap: Int64, distinct_counts: Int64, blobs: UInt8) -> Int64:
+    """Writes the blobs of the chosen slots one after another; returns where each begins: int64[n + 1], in bytes."""
+    starts = np.zeros(chosen.shape[0] + 1, np.int64)
+    at = 0
     for i in range(chosen.shape[0]):
         slot = chosen[i]
         length, capacity = slots[slot, LENGTH], slots[slot, CAPACITY]
         head, position = slots[slot, HEAD], slots[slot, POSITION]
-        to = starts[i]
-        blobs[to] = (BLOB_VERSION << 32) | length
-        blobs[to + 1] = slots[slot, DROPPED_MS]
-        to += BLOB_HEADER_WORDS
-        for column in range(RING_WORDS + distinct_counts[slots[slot, KIND] & 255]):
-            base = position + column * capacity
+        blobs[at] = BLOB_VERSION
+        at = _write_varint(blobs, at + 1, length)
+        at = _write_varint(blobs, at, slots[slot, DROPPED_MS])
+        previous_ms = 0
+        for k in range(length):
+            time_ms = heap[position + ((head + k) & (capacity - 1))]
+            at = _write_varint(blobs, at, time_ms - previous_ms)
+            previous_ms = time_ms
+        for k in range(length):
+            at = _write_varint(blobs, at, heap[position + capacity + ((head + k) & (capacity - 1))])
+        for field in range(distinct_counts[slots[slot, KIND] & 255]):
+            base = position + (RING_WORDS + field) * capacity
             for k in range(length):
-                blobs[to] = heap[base + ((head + k) & (capacity - 1))]
-                to += 1
+                word = np.uint64(heap[base + ((head + k) & (capacity - 1))])
+                for byte in range(HASH_BYTES):
+                    blobs[at + byte] = np.uint8((word >> np.uint64(8 * byte)) & np.uint64(255))
+                at += HASH_BYTES
+        starts[i + 1] = at
+    return starts
 
 
 @njit(cache=True)
 def unpack(
-    chosen: Int64, starts: Int64, blobs: Int64, slots: Int64, heap: Int64, distinct_counts: Int64, heap_top: int
+    chosen: Int64, starts: Int64, blobs: UInt8, slots: Int64, heap: Int64, distinct_counts: Int64, heap_top: int
 ) -> int:
     """Reads packed blobs into empty slots. Returns the new heap top, or -1 - i where blob i is not one of ours."""
     for i in range(chosen.shape[0]):
-        slot = chosen[i]
-        at = starts[i]
-        length = blobs[at] & 0xFFFFFFFF
-        width = RING_WORDS + distinct_counts[slots[slot, KIND] & 255]
-        if blobs[at] >> 32 != BLOB_VERSION or starts[i + 1] - at != BLOB_HEADER_WORDS + width * length:
+        slot, at, end = chosen[i], starts[i], starts[i + 1]
+        if at == end or blobs[at] != BLOB_VERSION:
+            return -1 - i
+        length, at = _read_varint(blobs, at + 1, end)
+        dropped_ms, at = _read_varint(blobs, at, end)
+        if at > end or length < 0 or length > end - at:
             return -1 - i
         capacity = CAPACITY_MIN
         while capacity < length:
             capacity *= 2
-        slots[slot, DROPPED_MS] = blobs[at + 1]
+        time_ms = 0
+        for k in range(length):
+            step_ms, at = _read_varint(blobs, at, end)
+            time_ms += step_ms
+            heap[heap_top + k] = time_ms
+        for k in range(length):
+            heap[heap_top + capacity + k], at = _read_varint(blobs, at, end)
+        fields = distinct_counts[slots[slot, KIND] & 255]
+        if at + fields * length * HASH_BYTES != end:
+            return -1 - i
+        for field in range(fields):
+            for k in range(length):
+                word = np.uint64(0)
+                for byte in range(HASH_BYTES):
+                    word |= np.uint64(blobs[at + byte]) << np.uint64(8 * byte)
+                heap[heap_top + (RING_WORDS + field) * capacity + k] = np.int64(word)
+                at += HASH_BYTES
         slots[slot, POSITION] = heap_top
         slots[slot, CAPACITY] = capacity
         slots[slot, HEAD] = 0
         slots[slot, LENGTH] = length
-        at += BLOB_HEADER_WORDS
-        for column in range(width):
-            base = heap_top + column * capacity
-            for k in range(length):
-                heap[base + k] = blobs[at]
-                at += 1
-        heap_top += width * capacity
+        slots[slot, DROPPED_MS] = dropped_ms
+        heap_top += (RING_WORDS + fields) * capacity
     return heap_top
 
 

@@ -28,6 +28,7 @@ from features.arena import (
     POSITION,
     RING_WORDS,
 )
+from features.prefetch import prefetch
 from features.program import Program
 
 Int64 = NDArray[np.int64]
@@ -35,6 +36,12 @@ UInt64 = NDArray[np.uint64]
 Int32 = NDArray[np.int32]
 UInt8 = NDArray[np.uint8]
 Float64 = NDArray[np.float64]
+
+
+# How many events ahead slots and rings are asked for, how much of a ring, and int64 words in a cache line.
+SLOT_AHEAD, RING_AHEAD = 4, 2
+LINES_AHEAD = 4
+LINE_WORDS = 8
 
 
 class Seen:
@@ -83,6 +90,25 @@ def _last_outside(heap: Int64, times_at: int, head: int, mask: int, place: int, 
     return place
 
 
+@njit(cache=True, inline="always")
+def _prefetch(event: int, found: Int32, slots: Int64, heap: Int64) -> None:
+    """Asks for what the next events need: first their slots, and a little later the newest part of their rings."""
+    if event + SLOT_AHEAD < found.shape[0]:
+        for kind in range(found.shape[1]):
+            prefetch(slots, found[event + SLOT_AHEAD, kind])
+    if event + RING_AHEAD < found.shape[0]:
+        for kind in range(found.shape[1]):
+            at = found[event + RING_AHEAD, kind]
+            if at < 0:
+                continue
+            capacity = slots[at, CAPACITY]
+            newest = slots[at, HEAD] + slots[at, LENGTH] - 1
+            for line in range(min(LINES_AHEAD, slots[at, LENGTH] // LINE_WORDS + 1)):
+                place = slots[at, POSITION] + ((newest - line * LINE_WORDS) & (capacity - 1))
+                prefetch(heap, place)
+                prefetch(heap, place + capacity)
+
+
 @njit(cache=True, inline="always", error_model="numpy")
 def _read_windows(
     event: int,
@@ -113,7 +139,7 @@ def _read_windows(
 ) -> None:
     """Writes the windowed values of one event for one entity; `place` is the newest ring place not after the event."""
     mask = capacity - 1
-    amounts_at = position + 2 * capacity
+    amounts_at = position + capacity
     fields = distinct_counts[kind]
     for field in range(fields):
         key = np.int64(hashes[event, distinct_hash[kind, field]])
@@ -152,13 +178,34 @@ def _read_windows(
             values[event, distinct_columns[kind, field] + window] = seen_counts[field]
 
 
+@njit(cache=True)
+def _comes_before(
+    event: int,
+    kind: int,
+    amount: int,
+    hashes: UInt64,
+    heap: Int64,
+    other: int,
+    capacity: int,
+    distinct_hash: Int64,
+    distinct_counts: Int64,
+) -> bool:
+    """Whether the event belongs before the ring event at `other`, which has the same time."""
+    if amount != heap[other + capacity]:
+        return amount < heap[other + capacity]
+    for field in range(distinct_counts[kind]):
+        key = np.int64(hashes[event, distinct_hash[kind, field]])
+        if key != heap[other + (RING_WORDS + field) * capacity]:
+            return key < heap[other + (RING_WORDS + field) * capacity]
+    return False
+
+
 @njit(cache=True, inline="always", error_model="numpy")
 def _insert(
     event: int,
     kind: int,
     last: int,
     time_ms: int,
-    sequence: int,
     amount: int,
     hashes: UInt64,
     slots: Int64,
@@ -174,8 +221,10 @@ def _insert(
     position, capacity = slots[at, POSITION], slots[at, CAPACITY]
     place = last + 1
     while place > 0:
-        before = (slots[at, HEAD] + place - 1) & (capacity - 1)
-        if heap[position + before] != time_ms or heap[position + capacity + before] < sequence:
+        before = position + ((slots[at, HEAD] + place - 1) & (capacity - 1))
+        if heap[before] != time_ms or not _comes_before(
+            event, kind, amount, hashes, heap, before, capacity, distinct_hash, distinct_counts
+        ):
             break
         place -= 1
     if slots[at, LENGTH] == capacity and capacity < ring_events_max:
@@ -203,8 +252,7 @@ def _insert(
             heap[to + column * capacity] = heap[source + column * capacity]
     to = position + ((head + place) & mask)
     heap[to] = time_ms
-    heap[to + capacity] = sequence
-    heap[to + 2 * capacity] = amount
+    heap[to + capacity] = amount
     for field in range(distinct_counts[kind]):
         heap[to + (RING_WORDS + field) * capacity] = np.int64(hashes[event, distinct_hash[kind, field]])
     slots[at, LENGTH] += 1
@@ -214,7 +262,6 @@ def _insert(
 @njit(cache=True, error_model="numpy")
 def advance(
     times_ms: Int64,
-    sequences: Int64,
     amounts: Int64,
     hashes: UInt64,
     found: Int32,
@@ -237,7 +284,7 @@ def advance(
 ) -> tuple[int, int]:
     """Takes the events of a batch in acceptance order; returns the new heap top and number of dirty slots.
 
-    n events, E entities. `times_ms`, `sequences`, `amounts` [n]; `hashes` [n, >= E]; `found` [n, E] from `resolve`.
+    n events, E entities. `times_ms`, `amounts` [n]; `hashes` [n, >= E]; `found` [n, E] from `resolve`.
     With `compute`, writes `values[n, columns]` (NaN for an absent entity), `exact_windows[n, E]`: how many of the
     entity's windows, shortest first, are exact, and `exact_all[n, E]`: whether its windowless values are. Slots that
     changed for the first time since the last flush are appended to `dirty`.
@@ -248,6 +295,7 @@ def advance(
     ) = program  # fmt: skip
     for event in range(times_ms.shape[0]):
         time_ms = times_ms[event]
+        _prefetch(event, found, slots, heap)
         for kind in range(found.shape[1]):
             windows = window_counts[kind]
             if found[event, kind] < 0:
@@ -280,7 +328,7 @@ def advance(
                 if column >= 0:
                     values[event, column] = (time_ms - previous_ms) / 1000.0 if last >= 0 else np.nan
             heap_top = _insert(
-                event, kind, last, time_ms, sequences[event], amounts[event], hashes, slots, at, heap, heap_top,
+                event, kind, last, time_ms, amounts[event], hashes, slots, at, heap, heap_top,
                 distinct_hash, distinct_counts, ring_events_max,
             )  # fmt: skip
             if slots[at, KIND] & DIRTY == 0:

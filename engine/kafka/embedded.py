@@ -54,13 +54,9 @@ class EmbeddedBroker:
             try:
                 topic = self._holder.list_topics(name, timeout=ANSWER_TIMEOUT_S).topics[name]
             except KafkaException as error:
-                raise FatalError(
-                    f"the embedded broker refused topic {name!r}: {error.args[0].str()}"
-                ) from error
+                raise FatalError(f"the embedded broker refused topic {name!r}: {error.args[0].str()}") from error
             if len(topic.partitions) != PARTITIONS:
-                raise FatalError(
-                    f"the embedded broker gave topic {name!r} {len(topic.partitions)} partitions"
-                )
+                raise FatalError(f"the embedded broker gave topic {name!r} {len(topic.partitions)} partitions")
 
     def close(self) -> None:
         """Ends the broker and all that it holds."""

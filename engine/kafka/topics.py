@@ -64,7 +64,7 @@ def plan(
 
     Raises RetriableError when no broker answers, ConfigError when the broker refuses the client or a setting.
     """
-    with _admin(admin_conf, timeout_s) as admin:
+    with admin_client(admin_conf, timeout_s) as admin:
         return _compare(admin, specs, timeout_s)
 
 
@@ -76,7 +76,7 @@ def apply(
     Several workers may do this at once: a topic is "created" for one of them. Raises as `plan` does;
     ConfigError names every topic that the broker refused, and the others exist then.
     """
-    with _admin(admin_conf, timeout_s) as admin:
+    with admin_client(admin_conf, timeout_s) as admin:
         missing = {change.topic for change in _compare(admin, specs, timeout_s) if change.kind == "missing"}
         created = _create(admin, [spec for spec in specs if spec.name in missing], timeout_s)
         _await_shown(admin, missing, timeout_s)
@@ -85,15 +85,13 @@ def apply(
         if change.kind == "missing":
             raise RetriableError(f"topic {change.topic!r} exists, but is not ready yet: try again")
     changes = {change.topic: change for change in others}
-    changes |= {
-        spec.name: TopicChange(spec.name, "created", str(spec)) for spec in specs if spec.name in created
-    }
+    changes |= {spec.name: TopicChange(spec.name, "created", str(spec)) for spec in specs if spec.name in created}
     return [changes[spec.name] for spec in specs if spec.name in changes]
 
 
 def delete(admin_conf: Mapping[str, Any], names: Sequence[str], timeout_s: float = ANSWER_TIMEOUT_S) -> None:
     """Deletes topics that a benchmark or a demo made for itself. Raises as `plan` does."""
-    with _admin(admin_conf, timeout_s) as admin:
+    with admin_client(admin_conf, timeout_s) as admin:
         for answer in admin.delete_topics(list(names), operation_timeout=timeout_s).values():
             answer.result()
 
@@ -106,7 +104,7 @@ def cluster_identity(
     (None, None) on the embedded broker, which has none. Raises RetriableError when no broker answers,
     ConfigError when there is no such topic or the broker refuses the client.
     """
-    with _admin(conf, timeout_s) as admin:
+    with admin_client(conf, timeout_s) as admin:
         if str(admin.list_topics(timeout=timeout_s).cluster_id).startswith(_EMBEDDED_CLUSTER):
             return None, None
         cluster = admin.describe_cluster(request_timeout=timeout_s)
@@ -138,10 +136,7 @@ def _differences(spec: TopicSpec, metadata: Any, config: Mapping[str, str]) -> l
     pairs = [
         ("partitions", str(len(metadata.partitions)), str(spec.partitions)),
         ("replication", ", ".join(map(str, sorted(replicas))), str(spec.replication)),
-        *(
-            (key, config.get(key, "unknown to the broker"), value)
-            for key, value in sorted(spec.config.items())
-        ),
+        *((key, config.get(key, "unknown to the broker"), value) for key, value in sorted(spec.config.items())),
     ]
     return [f"{what}: {there}, wanted: {wanted}" for what, there, wanted in pairs if there != wanted]
 
@@ -161,9 +156,7 @@ def _create(admin: Any, specs: Sequence[TopicSpec], timeout_s: float) -> set[str
     """The names of the topics that now exist through us. Waits for every answer before it raises."""
     if not specs:
         return set()
-    wanted = [
-        NewTopic(spec.name, spec.partitions, spec.replication, config=dict(spec.config)) for spec in specs
-    ]
+    wanted = [NewTopic(spec.name, spec.partitions, spec.replication, config=dict(spec.config)) for spec in specs]
     answers = admin.create_topics(wanted, operation_timeout=timeout_s, request_timeout=timeout_s)
     errors = {name: answer.exception() for name, answer in answers.items()}
     refused = []
@@ -188,7 +181,7 @@ def _await_shown(admin: Any, names: set[str], timeout_s: float) -> None:
 
 
 @contextmanager
-def _admin(conf: Mapping[str, Any], timeout_s: float) -> Iterator[Any]:
+def admin_client(conf: Mapping[str, Any], timeout_s: float) -> Iterator[Any]:
     """A client whose failures arrive as errors of ours, in one line, instead of on standard error."""
     reported: list[KafkaError] = []
     admin = None
@@ -201,9 +194,7 @@ def _admin(conf: Mapping[str, Any], timeout_s: float) -> Iterator[Any]:
         raise _translated(error.args[0], reported, _bootstrap(conf), timeout_s) from error
 
 
-def _translated(
-    error: KafkaError, reported: Sequence[KafkaError], bootstrap: str, timeout_s: float
-) -> TidegateError:
+def _translated(error: KafkaError, reported: Sequence[KafkaError], bootstrap: str, timeout_s: float) -> TidegateError:
     """Ours for `error`; `reported` is what the client met on its way there, such as a refused password."""
     if error.code() in _NO_ANSWER:
         for seen in reported:

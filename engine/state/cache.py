@@ -20,11 +20,12 @@ from features.arena import (
     RING_WORDS,
     SLOT_WORDS,
     TICK,
-    blob_words,
+    blob_bytes_max,
     compact,
     pack,
     rebuild_table,
     resolve,
+    ring_words,
     room_needed,
     table_size,
     unpack,
@@ -32,6 +33,7 @@ from features.arena import (
 from engine.errors import FatalError
 
 Int64 = NDArray[np.int64]
+UInt8 = NDArray[np.uint8]
 UInt64 = NDArray[np.uint64]
 Int32 = NDArray[np.int32]
 
@@ -45,10 +47,11 @@ KEPT_SHARE = 0.5
 class Snapshot:
     """Entities as they were at one moment, packed and in key order, on their way to the database."""
 
-    def __init__(self, keys: list[bytes], starts: Int64, blobs: Int64) -> None:
+    def __init__(self, keys: list[bytes], starts: Int64, blobs: UInt8) -> None:
+        """`blobs[starts[i]:starts[i + 1]]` is what belongs to `keys[i]`."""
         self._keys = keys
-        self._starts = (starts * 8).tolist()
-        self._bytes = memoryview(blobs.tobytes())
+        self._starts = starts.tolist()
+        self._bytes = memoryview(blobs)
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -147,9 +150,9 @@ class HotCache:
     def read_back(self, blobs: list[bytes], slots: Int64) -> None:
         """Unpacks one blob into each of these empty slots; FatalError where one is not what was packed."""
         starts = np.zeros(len(blobs) + 1, np.int64)
-        np.cumsum([len(blob) // 8 for blob in blobs], out=starts[1:])
-        words = np.frombuffer(b"".join(blobs), np.int64)
-        top = unpack(slots, starts, words, self.slots, self.heap, self.distinct_counts, self.heap_top)
+        np.cumsum([len(blob) for blob in blobs], out=starts[1:])
+        joined = np.frombuffer(bytearray().join(blobs), np.uint8)
+        top = unpack(slots, starts, joined, self.slots, self.heap, self.distinct_counts, self.heap_top)
         if top < 0:
             raise FatalError(f"state of entity {self.slots[slots[-1 - top], KEY] & (2**64 - 1):016x} is damaged")
         self.heap_top = top
@@ -160,9 +163,8 @@ class HotCache:
         return lengths
 
     def dirty_bytes(self) -> int:
-        """Size of what the next flush would write."""
-        chosen = self.dirty[: self.dirty_count].astype(np.int64)
-        return int(blob_words(chosen, self.slots, self.distinct_counts)[-1]) * 8
+        """Memory of the rings that the next flush would write."""
+        return 8 * int(ring_words(self.dirty[: self.dirty_count], self.slots, self.distinct_counts))
 
     def snapshot(self) -> Snapshot:
         """Packs every dirty entity and marks it clean."""
@@ -171,9 +173,9 @@ class HotCache:
         hashes = self.slots[chosen, KEY].view(np.uint64)
         order = key_order(kinds, hashes)
         chosen, kinds, hashes = chosen[order], kinds[order], hashes[order]
-        starts = blob_words(chosen, self.slots, self.distinct_counts)
-        blobs = np.empty(int(starts[-1]), np.int64)
-        pack(chosen, starts, self.slots, self.heap, self.distinct_counts, blobs)
+        # Reserved for the worst, touched as far as it fills.
+        blobs = np.empty(blob_bytes_max(chosen, self.slots, self.distinct_counts), np.uint8)
+        starts = pack(chosen, self.slots, self.heap, self.distinct_counts, blobs)
         self.slots[chosen, KIND] = kinds
         self.dirty_count = 0
         return Snapshot(entity_keys(kinds, hashes), starts, blobs)

@@ -19,7 +19,6 @@ from engine.state.dedupe import PartitionDedupe, write_changes
 from engine.state.header import Header, decode_header, encode_header
 from engine.state.keys import HEADER
 from engine.state.store import FlushFile, Store
-from features.arena import OFFSET_BITS
 from features.kernel import Seen, advance
 from features.program import compile_program
 from features.spec import FeatureSpec
@@ -123,7 +122,6 @@ class LocalState:
         missing[rows] = found.min(axis=1) < 0
         cache.heap_top, cache.dirty_count = advance(
             batch.times_ms[rows],
-            (batch.partitions[rows] << OFFSET_BITS) | batch.offsets[rows],
             batch.amounts_minor[rows],
             hashes,
             found,
@@ -152,6 +150,7 @@ class LocalState:
 
     def warm_up_cache(self) -> None:
         """Runs the kernels that only a flush, a miss or a lack of room would run."""
+        self._cache.dirty_bytes()
         self._cache.snapshot()
         self._cache.make_room(1)
         self._cache.read_back([], np.empty(0, np.int64))

@@ -115,6 +115,7 @@ def _options(block_cache_bytes_max: int) -> Options:
     options = Options(raw_mode=True)
     options.create_if_missing(True)
     options.set_block_based_table_factory(table)
-    options.set_compression_type(DBCompressionType.lz4())
+    # Blobs are packed integers and hashes: compression would cost more than it saves.
+    options.set_compression_type(DBCompressionType.none())
     options.set_keep_log_file_num(4)
     return options

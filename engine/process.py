@@ -1,0 +1,159 @@
+"""A worker in a process of its own: started from a configuration, awaited, asked for its numbers, stopped.
+
+    start ----> wait_ready ----> samples, check ... ----> stop (SIGTERM: drains)
+      |             |                                 \\-> kill (SIGKILL: as a crash would)
+      +-- died: every method but `kill` raises what the worker said last, as the error it ended with
+
+Run as a module this is the worker's side: `tidegate`, but ending at once when whoever started it is gone.
+"""
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+from typing import NoReturn, Self
+
+from engine.errors import ConfigError, FatalError, FencedError, RetriableError
+
+HOST = "127.0.0.1"
+READY_POLL_S = 0.05
+# The first start on a machine compiles the kernels.
+READY_DEADLINE_S = 300.0
+STOP_DEADLINE_S = 60.0
+ANSWER_TIMEOUT_S = 5.0
+ORPHANED_EXIT_CODE = 1
+
+_ERRORS = {error.exit_code: error for error in (ConfigError, RetriableError, FencedError, FatalError)}
+
+
+class WorkerProcess:
+    """`tidegate run` as a child. Leaving the block stops it, and kills it where an exception leaves."""
+
+    def __init__(self, config_text: str, folder: Path, bootstrap: str, environment: Mapping[str, str]) -> None:
+        """Starts it, with configuration and log in `folder` and the admin endpoint on a free port."""
+        self.log_file = folder / "worker.log"
+        config_file = folder / "tidegate.toml"
+        config_file.write_text(config_text, "utf-8")
+        self._port = _free_port()
+        arguments = ["run", "--config", str(config_file), "--bootstrap", bootstrap]
+        with self.log_file.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "engine.process", *arguments],
+                env={**environment, "TIDEGATE__OBSERVE__LISTEN": f"{HOST}:{self._port}"},
+                # Never written to: it ends when we do, and so tells the worker.
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                process_group=0,  # Ctrl-C is for us; the worker is told by `stop`
+            )
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    def wait_ready(self, stop: threading.Event, deadline_s: float = READY_DEADLINE_S) -> None:
+        """Returns once the worker can take events, or `stop` is set; FatalError after `deadline_s`."""
+        give_up_at = time.monotonic() + deadline_s
+        while not stop.wait(READY_POLL_S):
+            self.check()
+            if self._answers():
+                return
+            if time.monotonic() > give_up_at:
+                raise FatalError(f"the worker was not ready after {deadline_s:g} s: {self._last_words()}")
+
+    def check(self) -> None:
+        """Raises the error that the worker ended with, if it has ended."""
+        if self._process.poll() is not None:
+            self._raise_ended()
+
+    def samples(self) -> dict[str, float]:
+        """Its metrics: `{'tidegate_events_total{outcome="decided"}': 12.0, ...}`."""
+        try:
+            status, text = self._get("/metrics")
+        except OSError:
+            self._process.wait(ANSWER_TIMEOUT_S)
+            self._raise_ended()
+        if status != http.client.OK:
+            raise FatalError(f"the worker answered /metrics with {status}")
+        lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
+        return {name: float(value) for name, _, value in lines}
+
+    def stop(self) -> None:
+        """Lets the worker drain and end; raises the error that it ended with, if it did not end well."""
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(STOP_DEADLINE_S)
+        except subprocess.TimeoutExpired as error:
+            self.kill()
+            raise FatalError(f"the worker did not stop within {STOP_DEADLINE_S:g} s and was killed") from error
+        if self._process.returncode:
+            self._raise_ended()
+
+    def kill(self) -> None:
+        """Ends it as a crash would, and waits until it is gone."""
+        self._process.kill()
+        self._process.wait()
+
+    def _answers(self) -> bool:
+        try:
+            return self._get("/readyz")[0] == http.client.OK
+        except OSError:
+            return False  # not listening yet
+
+    def _get(self, path: str) -> tuple[int, str]:
+        # Not urllib, which would ask a proxy.
+        with closing(http.client.HTTPConnection(HOST, self._port, timeout=ANSWER_TIMEOUT_S)) as connection:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+
+    def _raise_ended(self) -> NoReturn:
+        code = self._process.returncode
+        raise _ERRORS.get(code, FatalError)(f"the worker ended with exit code {code}: {self._last_words()}")
+
+    def _last_words(self) -> str:
+        lines = self.log_file.read_text("utf-8", errors="replace").splitlines()
+        return lines[-1].removeprefix("tidegate: ") if lines else "it said nothing"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process.poll() is None:
+            if kind is None:
+                self.stop()
+            else:
+                self.kill()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def _end_with_parent() -> None:
+    """Returns never: standard input is a pipe that ends when the parent does."""
+    os.read(sys.stdin.fileno(), 1)
+    os._exit(ORPHANED_EXIT_CODE)
+
+
+if __name__ == "__main__":
+    from engine.cli import main
+
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    main(prog_name="tidegate")
