@@ -151,6 +151,8 @@ def _engine(
         first, started, cpu = metrics.events, time.perf_counter(), time.process_time()
         _turn_until(loop, metrics, workload.events, sample)
         loop.commit(time.monotonic())
+        # A flush that has begun is paid for whole.
+        assembled.pipeline.state.finish_flush()
         cost = Cost(metrics.events - first, time.perf_counter() - started, time.process_time() - cpu)
     stage_us = {
         stage: (histogram.total - before.get(stage, 0.0)) / cost.events * 1e6

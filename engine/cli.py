@@ -289,7 +289,9 @@ def demo(seconds: float, rate: float, seed: int, json_file: Path | None, bootstr
             backlog_events_max=own.backlog_events_max,
         )
         try:
-            report = run_demo(target, own.worker, demo_traffic(rate, seed), seconds, stop, masked, console)
+            report = run_demo(
+                target, own.worker, demo_traffic(rate, seed), seconds, stop, mask=masked, console=console
+            )
         except LoadTestError as error:
             raise FatalError(str(error)) from error
     if report is None:

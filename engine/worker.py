@@ -154,7 +154,7 @@ class Loop:
         if worker.pipeline.state.flushing:
             clock.restart()
             events = len(records) if records is not None else 0
-            slice_entities = FLUSH_SLICE_ENTITIES + 2 * events * len(worker.config.entities)
+            slice_entities = FLUSH_SLICE_ENTITIES + events
             if worker.pipeline.state.continue_flush(slice_entities):
                 worker.pipeline.metrics.flushes += 1
             clock.done("flush")

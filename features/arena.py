@@ -23,7 +23,8 @@ Int32 = NDArray[np.int32]
 
 KEY, POSITION, CAPACITY, HEAD, LENGTH, DROPPED_MS, TICK, KIND = range(8)
 SLOT_WORDS = 8
-DIRTY = 256  # bit of the KIND word beside the entity's index
+# Bits of the KIND word beside the entity's index: changed since the last snapshot; awaiting its turn in that snapshot.
+DIRTY, PENDING = 256, 512
 
 # Newest dropped time of an entity of which nothing was ever dropped.
 NEVER = -(2**62)
@@ -229,6 +230,27 @@ def unpack(
         slots[slot, DROPPED_MS] = dropped_ms
         heap_top += (RING_WORDS + fields) * capacity
     return heap_top
+
+
+@njit(cache=True)
+def freeze(chosen: Int32, slots: Int64) -> None:
+    """Turns dirty slots into pending ones: what they hold now is what a snapshot will write."""
+    for slot in chosen:
+        slots[slot, KIND] = (slots[slot, KIND] & ~DIRTY) | PENDING
+
+
+@njit(cache=True)
+def take_pending(found: Int32, slots: Int64, pending: Int64) -> int:
+    """Collects the pending slots among those of a batch into `pending`, each once, and ends their waiting."""
+    count = 0
+    for row in range(found.shape[0]):
+        for kind in range(found.shape[1]):
+            slot = found[row, kind]
+            if slot >= 0 and slots[slot, KIND] & PENDING:
+                slots[slot, KIND] &= ~PENDING
+                pending[count] = slot
+                count += 1
+    return count
 
 
 @njit(cache=True)

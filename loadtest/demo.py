@@ -2,6 +2,8 @@
 
     driver (a process) --> Kafka --> engine (a process) --> Kafka --> reader (a thread) --> tally
                                                                    view (here), a few times a second <--+
+
+Nothing here looks into the engine: it is judged by what it writes, and by the metrics that anyone can read.
 """
 
 import sys
@@ -10,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from rich.console import Console
@@ -79,12 +81,14 @@ def run_demo(
     traffic: TrafficSettings,
     seconds: float,
     stop: threading.Event,
+    *,
     mask: Callable[[str], str],
     console: Console,
 ) -> Report | None:
     """Drives, shows and measures for `seconds` or until `stop` is set; None when that was before the first event.
 
-    Raises LoadTestError where it could not be measured, and whatever the worker raises.
+    `mask` makes a key fit for people's eyes. Raises LoadTestError where it could not be measured, and what the worker
+    raises.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     tally = Tally(mask)
@@ -99,113 +103,6 @@ def run_demo(
             return None
         driver.begin()
         return _Run(target, worker, driver, tally, traffic.events_per_second, seconds).until_done(reader, stop, console)
-
-
-class _Run:
-    """From the first event to the last decision."""
-
-    def __init__(
-        self, target: Target, worker: Worker, driver: Driver, tally: Tally, rate: float, seconds: float
-    ) -> None:
-        self._target = target
-        self._worker = worker
-        self._driver = driver
-        self._tally = tally
-        self._rate = rate
-        self._seconds = seconds
-        self._history = _History()
-        self._stopped_early = ""
-
-    def until_done(self, reader: Reader, stop: threading.Event, console: Console) -> Report:
-        """Shows how it goes, lets the engine end, reads what is left and reports."""
-        engine_stopped = threading.Event()
-        with ThreadPoolExecutor(1) as pool:
-            reading = pool.submit(reader.run, self._driver.truths, engine_stopped)
-            try:
-                with screen(console) as show:
-                    duplicates = self._watch(reading, stop, show)
-                self._worker.stop()
-            finally:
-                engine_stopped.set()
-            reading.result()
-        return self._report(duplicates)
-
-    def _watch(self, reading: Future[None], stop: threading.Event, show: Callable[[Figures], None]) -> int:
-        """Until every event that was sent is settled; returns how many duplicates the engine recognised."""
-        progress, tally = self._driver.progress, self._tally
-        duplicates, open_before, progressed_at = 0, -1, 0.0
-        while True:
-            wait([reading], TURN_S)
-            if reading.done():
-                reading.result()
-            self._worker.check()
-            self._history.add(tally)
-            show(self._figures())
-            if not self._stopped_early and not progress.done:
-                self._stop_early(stop)
-            if not progress.done:
-                continue
-            duplicates = int(self._worker.samples().get(DUPLICATES, 0))
-            still_open = progress.events - tally.decided - tally.dead_letters - duplicates
-            if still_open != open_before:
-                open_before, progressed_at = still_open, time.monotonic()
-            if still_open <= 0 or time.monotonic() - progressed_at > SETTLE_DEADLINE_S:
-                return duplicates
-
-    def _stop_early(self, stop: threading.Event) -> None:
-        backlog, backlog_max = self._driver.progress.to_decide - self._tally.decided, self._target.backlog_events_max
-        if backlog_max is not None and backlog > backlog_max:
-            self._stopped_early = f"{backlog:,} events waited for a decision, more than {self._target.name} keeps"
-        elif stop.is_set():
-            self._stopped_early = INTERRUPTED
-        if self._stopped_early:
-            self._driver.stop()
-
-    def _figures(self) -> Figures:
-        progress, tally = self._driver.progress, self._tally
-        now_ms = time.time_ns() // 1_000_000
-        elapsed_s = (now_ms - tally.first_due_ms) / 1e3 if tally.first_due_ms else 0.0
-        return Figures(
-            target=self._target.name,
-            elapsed_s=min(max(elapsed_s, 0.0), self._seconds),
-            seconds=self._seconds,
-            rate=self._rate,
-            sent=progress.events,
-            to_decide=progress.to_decide,
-            decided=tally.decided,
-            dead_letters=tally.dead_letters,
-            duplicates=progress.duplicates,
-            kinds=dict(tally.kinds),
-            latency=tally.latency(),
-            alerts=tally.alerts,
-            attacks=tally.attacks(now_ms),
-            last_alerts=list(tally.last_alerts),
-            per_second=self._history.per_second,
-            p99_ms=self._history.p99_ms,
-        )
-
-    def _report(self, duplicates: int) -> Report:
-        progress, tally = self._driver.progress, self._tally
-        received = Received(
-            tally.decided,
-            tally.decided_again,
-            tally.unknown,
-            tally.dead_letters,
-            duplicates,
-            tally.alerts,
-            tally.alerts_on_attacks,
-        )
-        return Report(
-            target=self._target.name,
-            rate=self._rate,
-            seconds=max(0.0, tally.last_arrival_us / 1e6 - tally.first_due_ms / 1e3),
-            sent=Sent(progress.events, progress.duplicates, progress.poison, progress.delay_ms_max, progress.behind),
-            received=received,
-            kinds=dict(tally.kinds),
-            latency=tally.latency(),
-            attacks=tally.attacks(progress.until_ms),
-            stopped_early=self._stopped_early,
-        )
 
 
 class _History:
@@ -226,3 +123,109 @@ class _History:
         self.per_second.append((decided - self._decided) / (now - self._since))
         self.p99_ms.append(tally.recent_p99_ms())
         self._decided, self._since = decided, now
+
+
+@dataclass(slots=True)
+class _Run:
+    """From the first event to the last decision."""
+
+    target: Target
+    worker: Worker
+    driver: Driver
+    tally: Tally
+    rate: float
+    seconds: float
+    history: _History = field(default_factory=_History)
+    stopped_early: str = ""
+
+    def until_done(self, reader: Reader, stop: threading.Event, console: Console) -> Report:
+        """Shows how it goes, lets the engine end, reads what is left and reports."""
+        engine_stopped = threading.Event()
+        with ThreadPoolExecutor(1) as pool:
+            reading = pool.submit(reader.run, self.driver.truths, engine_stopped)
+            try:
+                with screen(console) as show:
+                    duplicates = self._watch(reading, stop, show)
+                with console.status("stopping the engine"):
+                    self.worker.stop()
+            finally:
+                engine_stopped.set()
+            reading.result()
+        return self._report(duplicates)
+
+    def _watch(self, reading: Future[None], stop: threading.Event, show: Callable[[Figures], None]) -> int:
+        """Until every event that was sent is settled; returns how many duplicates the engine recognised."""
+        progress, tally = self.driver.progress, self.tally
+        duplicates, open_before, progressed_at = 0, -1, 0.0
+        while True:
+            wait([reading], TURN_S)
+            if reading.done():
+                reading.result()
+            self.worker.check()
+            self.history.add(tally)
+            show(self._figures())
+            if not self.stopped_early and not progress.done:
+                self._stop_early(stop)
+            if not progress.done:
+                continue
+            duplicates = int(self.worker.samples().get(DUPLICATES, 0))
+            still_open = progress.events - tally.decided - tally.dead_letters - duplicates
+            if still_open != open_before:
+                open_before, progressed_at = still_open, time.monotonic()
+            if still_open <= 0 or time.monotonic() - progressed_at > SETTLE_DEADLINE_S:
+                return duplicates
+
+    def _stop_early(self, stop: threading.Event) -> None:
+        backlog, backlog_max = self.driver.progress.to_decide - self.tally.decided, self.target.backlog_events_max
+        if backlog_max is not None and backlog > backlog_max:
+            self.stopped_early = f"{backlog:,} events waited for a decision, more than {self.target.name} keeps"
+        elif stop.is_set():
+            self.stopped_early = INTERRUPTED
+        if self.stopped_early:
+            self.driver.stop()
+
+    def _figures(self) -> Figures:
+        progress, tally = self.driver.progress, self.tally
+        now_ms = time.time_ns() // 1_000_000
+        elapsed_s = (now_ms - tally.first_due_ms) / 1e3 if tally.first_due_ms else 0.0
+        return Figures(
+            target=self.target.name,
+            elapsed_s=min(max(elapsed_s, 0.0), self.seconds),
+            seconds=self.seconds,
+            rate=self.rate,
+            sent=progress.events,
+            to_decide=progress.to_decide,
+            decided=tally.decided,
+            dead_letters=tally.dead_letters,
+            duplicates=progress.duplicates,
+            kinds=dict(tally.kinds),
+            latency=tally.latency(),
+            alerts=tally.alerts,
+            attacks=tally.attacks(now_ms),
+            last_alerts=list(tally.last_alerts),
+            per_second=self.history.per_second,
+            p99_ms=self.history.p99_ms,
+        )
+
+    def _report(self, duplicates: int) -> Report:
+        progress, tally = self.driver.progress, self.tally
+        received = Received(
+            tally.decided,
+            tally.decided_again,
+            tally.unknown,
+            tally.dead_letters,
+            duplicates,
+            tally.alerts,
+            tally.alerts_on_attacks,
+        )
+        return Report(
+            target=self.target.name,
+            rate=self.rate,
+            seconds=max(0.0, tally.last_arrival_us / 1e6 - tally.first_due_ms / 1e3),
+            sent=Sent(progress.events, progress.duplicates, progress.poison, progress.delay_ms_max, progress.behind),
+            received=received,
+            kinds=dict(tally.kinds),
+            latency=tally.latency(),
+            attacks=tally.attacks(progress.until_ms),
+            stopped_early=self.stopped_early,
+        )

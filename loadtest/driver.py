@@ -225,7 +225,7 @@ class _Sender:
         while sent < len(messages):
             wait_s = int(traffic.send_times_ms[sent]) / 1_000 - time.time()
             if link.poll(max(TICK_S, wait_s)):
-                return link.recv() != STOP
+                return bool(link.recv() != STOP)
             now_ms = time.time_ns() / 1_000_000
             due = min(int(np.searchsorted(traffic.send_times_ms, now_ms, side="right")), len(messages))
             if due > sent:

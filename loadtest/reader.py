@@ -29,9 +29,7 @@ CONSUMER = {
 class Reader:
     """Feeds a tally from the beginning of the output topics, each partition assigned by hand."""
 
-    def __init__(
-        self, client: Mapping[str, Any], decisions: str, alerts: str, dead_letters: str, tally: Tally
-    ) -> None:
+    def __init__(self, client: Mapping[str, Any], decisions: str, alerts: str, dead_letters: str, tally: Tally) -> None:
         """Connects; LoadTestError where no broker answers or a topic is missing."""
         self._tally = tally
         self._adders = {decisions: self._add_decisions, alerts: self._add_alerts, dead_letters: self._add_dead_letters}

@@ -68,8 +68,8 @@ class Report:
         settled = received.decisions + received.dead_letters + received.duplicates
         claims = (
             (settled == sent.events, f"{sent.events:,} events were sent, but {settled:,} are accounted for"),
-            (received.dead_letters == sent.poison, f"{received.dead_letters:,} dead letters for {sent.poison:,} events"),
-            (received.duplicates == sent.duplicates, f"{received.duplicates:,} of {sent.duplicates:,} duplicates found"),
+            (received.dead_letters == sent.poison, f"{received.dead_letters:,} of {sent.poison:,} dead letters came"),
+            (received.duplicates == sent.duplicates, f"{received.duplicates:,} of {sent.duplicates:,} duplicates seen"),
             (received.decided_again == 0, f"{received.decided_again:,} events were decided twice"),
             (received.unknown == 0, f"{received.unknown:,} decisions or alerts are about events that were never sent"),
         )

@@ -4,10 +4,13 @@ All arrays are reserved once and touched as they fill, so memory grows with the 
 budget. Entities that changed since the last flush are dirty and stay; clean ones may be given up for room.
 """
 
+import itertools
+
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.state.keys import entity_keys, key_order
+from engine.errors import FatalError
+from engine.state.keys import entity_keys
 from engine.state.store import Store
 from features.arena import (
     CAPACITY,
@@ -30,7 +33,6 @@ from features.arena import (
     table_size,
     unpack,
 )
-from engine.errors import FatalError
 
 Int64 = NDArray[np.int64]
 UInt8 = NDArray[np.uint8]
@@ -42,23 +44,6 @@ SLOTS_SHARE = 0.3
 BYTES_PER_SLOT = 8 * SLOT_WORDS + 4 + 2 * 2 * 4
 # How full the heap stays when room is made: half, so that it is seldom needed.
 KEPT_SHARE = 0.5
-
-
-class Snapshot:
-    """Entities as they were at one moment, packed and in key order, on their way to the database."""
-
-    def __init__(self, keys: list[bytes], starts: Int64, blobs: UInt8) -> None:
-        """`blobs[starts[i]:starts[i + 1]]` is what belongs to `keys[i]`."""
-        self._keys = keys
-        self._starts = starts.tolist()
-        self._bytes = memoryview(blobs)
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    def row(self, index: int) -> tuple[bytes, bytes]:
-        """Key and blob of one entity."""
-        return self._keys[index], bytes(self._bytes[self._starts[index] : self._starts[index + 1]])
 
 
 class HotCache:
@@ -166,18 +151,24 @@ class HotCache:
         """Memory of the rings that the next flush would write."""
         return 8 * int(ring_words(self.dirty[: self.dirty_count], self.slots, self.distinct_counts))
 
-    def snapshot(self) -> Snapshot:
-        """Packs every dirty entity and marks it clean."""
-        chosen = self.dirty[: self.dirty_count].astype(np.int64)
-        kinds = self.slots[chosen, KIND] & 255
-        hashes = self.slots[chosen, KEY].view(np.uint64)
-        order = key_order(kinds, hashes)
-        chosen, kinds, hashes = chosen[order], kinds[order], hashes[order]
-        # Reserved for the worst, touched as far as it fills.
-        blobs = np.empty(blob_bytes_max(chosen, self.slots, self.distinct_counts), np.uint8)
-        starts = pack(chosen, self.slots, self.heap, self.distinct_counts, blobs)
-        self.slots[chosen, KIND] = kinds
+    def kinds(self, slots: Int32) -> Int64:
+        """The entity number of each slot."""
+        return self.slots[slots, KIND] & 255
+
+    def hashes(self, slots: NDArray[np.integer]) -> UInt64:
+        """The key hash of each slot."""
+        return self.slots[slots, KEY].view(np.uint64)
+
+    def take_dirty(self) -> Int32:
+        """The dirty slots; the list of them is empty afterwards."""
+        chosen = self.dirty[: self.dirty_count].copy()
         self.dirty_count = 0
-        return Snapshot(entity_keys(kinds, hashes), starts, blobs)
+        return chosen
 
-
+    def pack(self, slots: Int64) -> list[bytes]:
+        """One blob for each slot."""
+        # Reserved for the worst, touched as far as it fills.
+        blobs = np.empty(blob_bytes_max(slots, self.slots, self.distinct_counts), np.uint8)
+        starts = pack(slots, self.slots, self.heap, self.distinct_counts, blobs).tolist()
+        joined = blobs[: starts[-1]].tobytes()
+        return [joined[start:end] for start, end in itertools.pairwise(starts)]

@@ -35,9 +35,3 @@ def entity_keys(kinds: NDArray[np.int64], hashes: UInt64) -> list[bytes]:
     rows[:, 2:] = hashes.astype(">u8").view(np.uint8).reshape(-1, 8)
     joined = rows.tobytes()
     return [joined[at : at + ENTITY_KEY_BYTES] for at in range(0, len(joined), ENTITY_KEY_BYTES)]
-
-
-def key_order(kinds: NDArray[np.int64], hashes: UInt64) -> NDArray[np.intp]:
-    """The order in which `entity_keys` ascend."""
-    by_shard = (hashes << np.uint64(58)) | (hashes >> np.uint64(6))
-    return np.lexsort((by_shard, kinds))

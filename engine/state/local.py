@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from engine.config import Config, State
 from engine.events import Batch
 from engine.rates import minor_digits
-from engine.state.cache import HotCache, Snapshot
+from engine.state.cache import HotCache
 from engine.state.dedupe import PartitionDedupe, write_changes
 from engine.state.header import Header, decode_header, encode_header
 from engine.state.keys import HEADER
+from engine.state.snapshot import Snapshot
 from engine.state.store import FlushFile, Store
 from features.kernel import Seen, advance
 from features.program import compile_program
@@ -120,6 +121,8 @@ class LocalState:
         hashes = batch.hashes[rows]
         found = cache.find(hashes)
         missing[rows] = found.min(axis=1) < 0
+        if self._flush is not None:
+            self._flush.snapshot.protect(found)
         cache.heap_top, cache.dirty_count = advance(
             batch.times_ms[rows],
             batch.amounts_minor[rows],
@@ -151,7 +154,9 @@ class LocalState:
     def warm_up_cache(self) -> None:
         """Runs the kernels that only a flush, a miss or a lack of room would run."""
         self._cache.dirty_bytes()
-        self._cache.snapshot()
+        snapshot = Snapshot(self._cache)
+        snapshot.protect(np.zeros((1, 1), np.int32))
+        list(snapshot.rows(1))
         self._cache.make_room(1)
         self._cache.read_back([], np.empty(0, np.int64))
 
@@ -202,13 +207,13 @@ class LocalState:
         file = self._store.begin_flush()
         file.put(HEADER, encode_header(self.header))
         write_changes(self._partitions, file)
-        self._flush = _Flush(file, self._cache.snapshot())
+        self._flush = _Flush(file, Snapshot(self._cache))
 
-    def continue_flush(self, entities_max: int) -> bool:
-        """Writes up to so many entities of the snapshot; true once all of it is on disk."""
+    def continue_flush(self, entities_min: int) -> bool:
+        """Writes so many entities of the snapshot, or a few more; true once all of it is on disk."""
         if self._flush is None:
             return True
-        if not self._flush.advance(entities_max):
+        if not self._flush.advance(entities_min):
             return False
         self._flush = None
         return True
@@ -219,18 +224,15 @@ class LocalState:
             self.continue_flush(len(self._flush.snapshot))
 
 
+@dataclass(slots=True)
 class _Flush:
-    def __init__(self, file: FlushFile, snapshot: Snapshot) -> None:
-        self.file = file
-        self.snapshot = snapshot
-        self.written = 0
+    file: FlushFile
+    snapshot: Snapshot
 
-    def advance(self, entities_max: int) -> bool:
-        until = min(self.written + entities_max, len(self.snapshot))
-        for index in range(self.written, until):
-            self.file.put(*self.snapshot.row(index))
-        self.written = until
-        if until < len(self.snapshot):
+    def advance(self, entities_min: int) -> bool:
+        for key, blob in self.snapshot.rows(entities_min):
+            self.file.put(key, blob)
+        if not self.snapshot.done:
             return False
         self.file.finish()
         return True

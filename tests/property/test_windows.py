@@ -1,5 +1,6 @@
 """The kernel against the oracle: any order of times, ties, absent keys, batch cuts, flush, reload and eviction."""
 
+import itertools
 import tempfile
 from pathlib import Path
 
@@ -110,3 +111,34 @@ def test_batch_cuts_change_no_bit(drawn) -> None:
         single = one_by_one.features(batch_of([event], spec))
         assert single.values[0].tobytes() == whole.values[row].tobytes()
         assert single.exact_windows[0].tobytes() == whole.exact_windows[row].tobytes()
+
+
+@given(EVENTS, st.integers(0, 40), st.lists(st.integers(1, 40), max_size=4))
+def test_a_flush_writes_the_moment_it_began_however_long_it_takes(drawn, begin, cuts) -> None:
+    """Events that arrive while a snapshot is being written are not in it, and are not lost to memory either."""
+    config = small_config(ring_events_max=8)
+    spec = config.feature_spec()
+    events = _events(drawn)
+    begin = min(begin, len(events))
+    with tempfile.TemporaryDirectory() as folder:
+        with Store(Path(folder), 1 << 20) as store:
+            state = LocalState(config, spec, "f", store)
+            _feed(state, spec, events[:begin])
+            state.begin_flush({0: begin})
+            bounds = [begin, *sorted({c for c in cuts if begin < c < len(events)}), len(events)]
+            for start, stop in itertools.pairwise(bounds):
+                _feed(state, spec, events[start:stop])
+                state.continue_flush(1)
+            state.finish_flush()
+            ahead = state.features(batch_of(events, spec)).values.copy()
+        with Store(Path(folder), 1 << 20) as store:
+            restored = LocalState(config, spec, "f", store)
+            assert restored.header.vector == {0: begin}
+            _feed(restored, spec, events[begin:])
+            np.testing.assert_array_equal(restored.features(batch_of(events, spec)).values, ahead)
+
+
+def _feed(state: LocalState, spec, events: list[Event]) -> None:
+    batch = batch_of(events, spec)
+    assert len(state.accept(batch)) == len(events)
+    state.features(batch)
