@@ -9,6 +9,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -62,15 +63,13 @@ def examine(config: Config, timeout_s: float = ANSWER_TIMEOUT_S) -> Iterator[Fin
     )
     yield broker
     if broker.verdict == "failure":
-        yield check_clock(None)
+        yield check_clock(None, _now_ms())
         for check in ("topics", "offsets"):
-            yield Finding(
-                check, "warning", "not examined, for no broker answers", "see the line above about the broker"
-            )
+            yield Finding(check, "warning", "not examined, for no broker answers")
         return
-    yield _tried("clock", "see the line about topics", lambda: check_clock(newest_record_ms(config, timeout_s)))
-    yield _tried("topics", "correct [kafka.client]", lambda: check_topics(config, timeout_s))
-    yield _tried("offsets", "do as it says before the next start", lambda: check_offsets(config))
+    yield _tried("clock", "", lambda: check_clock(newest_record_ms(config, timeout_s), _now_ms()))
+    yield _tried("topics", "", lambda: check_topics(config, timeout_s))
+    yield _tried("offsets", "a worker refuses to start until this is put right", lambda: check_offsets(config))
 
 
 def _tried(check: str, advice: str, examined: Callable[[], Finding]) -> Finding:
@@ -117,9 +116,7 @@ def check_model(config: Config) -> Finding:
     spec = config.feature_spec()
     model = load_champion(config, spec)
     used = f"{len(model.columns)} of {len(spec.names)} features"
-    return Finding(
-        "model", "ok", f"{model.name}/{model.version}, sha256 {model.sha256[:12]}, {used}, golden rows right"
-    )
+    return Finding("model", "ok", f"{model.name}/{model.version}, sha256 {model.sha256[:12]}, {used}")
 
 
 def check_state(config: Config) -> Finding:
@@ -161,16 +158,23 @@ def _existing(path: Path) -> Path:
 def check_disk(config: Config) -> Finding:
     """Whether flushes and compactions of the state have room: as much as it takes now, and a GiB at least."""
     folder = config.path(config.state.dir)
-    taken = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    taken = _size(folder)
     free = shutil.disk_usage(_existing(folder)).free
     detail = f"{free / 1024**3:,.1f} GiB free, state takes {taken / 1024**3:,.1f} GiB"
     if free < DISK_FREE_BYTES_MIN:
-        return Finding(
-            "disk", "failure", detail, f"free {DISK_FREE_BYTES_MIN >> 20} MiB at least: nothing is flushed now"
-        )
+        return Finding("disk", "failure", detail, f"make room: below {DISK_FREE_BYTES_MIN >> 20} MiB a worker ends")
     if free < max(DISK_FREE_BYTES_WANTED, taken):
         return Finding("disk", "warning", detail, "make room: a compaction can need as much as the state takes")
     return Finding("disk", "ok", detail)
+
+
+def _size(folder: Path) -> int:
+    """Bytes of all files below, as far as a running worker does not delete them meanwhile."""
+    size = 0
+    for file in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            size += file.stat().st_size
+    return size
 
 
 def check_broker(config: Config, timeout_s: float) -> Finding:
@@ -183,12 +187,11 @@ def check_broker(config: Config, timeout_s: float) -> Finding:
     return Finding("broker", "warning", f"{detail}, {version}", "Tidegate is tested on Kafka 4 alone")
 
 
-def check_clock(newest_ms: int | None) -> Finding:
+def check_clock(newest_ms: int | None, now_ms: int) -> Finding:
     """Whether this clock is plausible: its year, and that the newest record of the input is not from the future.
 
     A clock that is fast cannot be told from a stream that stands still.
     """
-    now_ms = time.time_ns() // 1_000_000
     advice = "set the clocks of this machine and of the producers by NTP: latency and lag are off by as much"
     if not CLOCK_MS_MIN <= now_ms <= TIME_MS_MAX:
         return Finding("clock", "failure", f"it says {_utc(now_ms)}", advice)
@@ -200,6 +203,10 @@ def check_clock(newest_ms: int | None) -> Finding:
     return Finding("clock", "ok", f"it says {_utc(now_ms)}; the newest record is {max(0.0, -ahead_s):,.1f} s old")
 
 
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
 def _utc(time_ms: int) -> str:
     return f"{datetime.fromtimestamp(time_ms / 1_000, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
@@ -209,9 +216,8 @@ def check_topics(config: Config, timeout_s: float) -> Finding:
     wanted = wanted_topics(config)
     changes = plan(admin_settings(config), wanted, timeout_s)
     if not changes:
-        return Finding(
-            "topics", "ok", f"{', '.join(spec.name for spec in wanted)}: {wanted[0].partitions} partition(s)"
-        )
+        names = ", ".join(spec.name for spec in wanted)
+        return Finding("topics", "ok", f"{names}: {config.kafka.partitions} partition(s) each")
     detail = "; ".join(f"{change.topic} {change.kind}: {change.detail}" for change in changes)
     if any(change.kind == "missing" for change in changes):
         return Finding("topics", "failure", detail, "`tidegate topics apply` creates what is missing")
@@ -239,8 +245,7 @@ def check_offsets(config: Config) -> Finding:
     header = read_header(folder) or Header(fingerprint="")
     if header.topic and (header.cluster_id, header.topic, header.topic_id) != here:
         origin = f"the state was built from topic {header.topic!r} ({header.topic_id}) of cluster {header.cluster_id}"
-        return Finding(
-            "offsets", "failure", f"{origin}, not from {here[1]!r} ({here[2]}) of {here[0]}", "name another state.dir"
-        )
+        detail = f"{origin}, not from {here[1]!r} ({here[2]}) of {here[0]}"
+        return Finding("offsets", "failure", detail, "name another state.dir")
     replayed = plan_recovery(header.vector, committed, bounds).events
     return Finding("offsets", "ok", f"{detail}, {replayed:,} are replayed into the state first")

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.config import Config
 from engine.emit import Outputs
@@ -42,6 +43,7 @@ class Worker:
     stop: threading.Event
     accept_cold_state: bool = False
     ready: bool = False
+    _cold: bool = False
 
     def run(self) -> None:
         """Recovers, then decides until told to stop; ends with everything committed and the state on disk."""
@@ -67,15 +69,26 @@ class Worker:
             self.source.bounds(),
             accept_cold_state=self.accept_cold_state,
         )
+        self._cold = plan.cold
         if plan.replay:
             self.pipeline.metrics.role = "replaying"
             _log.info("replaying into the state", extra={"events": plan.events})
-            self._replay(plan.replay, cold=plan.cold)
+            self._replay(plan.replay)
             state.begin_flush(plan.begin)
             state.finish_flush()
         self.source.commit(plan.begin)
         self.source.start(plan.begin)
         return plan.begin
+
+    def poll(self) -> Records | None:
+        """The next records. The first ones after a cold start say how far back nothing is known."""
+        kafka = self.config.kafka
+        records = self.source.poll(kafka.batch_events_max, kafka.batch_linger_ms / 1000)
+        if records is not None and self._cold:
+            horizon_ms = self.config.mapping.horizon_future_ms
+            self.pipeline.state.begin_cold(int(records.record_times_ms.max()) + horizon_ms)
+            self._cold = False
+        return records
 
     def _check_origin(self) -> None:
         header, source = self.pipeline.state.header, self.source
@@ -87,7 +100,7 @@ class Worker:
             )
         header.cluster_id, header.topic, header.topic_id = here
 
-    def _replay(self, ranges: dict[int, tuple[int, int]], *, cold: bool) -> None:
+    def _replay(self, ranges: dict[int, tuple[int, int]]) -> None:
         """Absorbs [from, to) of each partition, output suppressed."""
         metrics, source = self.pipeline.metrics, self.source
         until = {partition: to for partition, (_, to) in ranges.items()}
@@ -98,19 +111,16 @@ class Worker:
             # A partition can end before `to` where transaction markers take up offsets.
             if all(position[p] >= until[p] or source.ends.get(p, -1) >= until[p] for p in until):
                 break
-            records = source.poll(self.config.kafka.batch_events_max, self.config.kafka.batch_linger_ms / 1000)
+            records = self.poll()
             if records is None:
                 continue
-            wanted = records.offsets < np.array([until[p] for p in records.partitions.tolist()])
-            records = select(records, wanted)
-            if cold and len(records):
-                self.pipeline.state.begin_cold(int(records.record_times_ms.max()))
-                cold = False
-            self.pipeline.absorb(records)
-            metrics.replayed_events += len(records)
             position |= next_offsets(records)
-            for partition in np.flatnonzero(~wanted):
-                position[int(partition)] = position.get(int(partition), 0)
+            replayed = select(records, records.offsets < np.array([until[p] for p in records.partitions.tolist()]))
+            self.pipeline.absorb(replayed)
+            metrics.replayed_events += len(replayed)
+            if self.pipeline.state.crowded(self.config.kafka.batch_events_max):
+                self.pipeline.state.begin_flush({p: min(position[p], until[p]) for p in until})
+                self.pipeline.state.finish_flush()
         source.stop()
         if self.stop.is_set():
             raise FatalError("stopped during the replay; the next start begins it again")
@@ -135,10 +145,13 @@ class Loop:
         """One micro-batch, if any arrived, and what is due after it; returns what the batch put out."""
         worker = self._worker
         clock = worker.pipeline.metrics.stage_clock()
-        records = worker.source.poll(self._kafka.batch_events_max, self._kafka.batch_linger_ms / 1000)
+        records = worker.poll()
         outputs = None
         if records is not None:
             clock.done("consume")
+            if worker.pipeline.state.crowded(len(records)):
+                self._make_room()
+                clock.restart()
             outputs = worker.pipeline.process(records)
             clock.restart()
             worker.delivery.produce(outputs)
@@ -159,6 +172,12 @@ class Loop:
                 worker.pipeline.metrics.flushes += 1
             clock.done("flush")
         return outputs
+
+    def _make_room(self) -> None:
+        """Dirty entities fill their share of memory: everything so far is committed and goes to disk first."""
+        self.commit(time.monotonic())
+        self._worker.pipeline.state.begin_flush(self._vector)
+        self._worker.pipeline.state.finish_flush()
 
     def commit(self, now: float) -> None:
         """Commits; then, and only then, the state at this vector may go to disk."""
@@ -208,7 +227,7 @@ def next_offsets(records: Records) -> dict[int, int]:
     }
 
 
-def select(records: Records, wanted: np.ndarray) -> Records:
+def select(records: Records, wanted: NDArray[np.bool_]) -> Records:
     """The records of these rows."""
     if wanted.all():
         return records

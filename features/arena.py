@@ -44,8 +44,11 @@ def table_size(slots_max: int) -> int:
 
 
 def room_needed(events: int, distinct_counts: Int64, ring_events_max: int) -> int:
-    """Heap words that a batch of so many events can take at worst: every entity of every event outgrows its row."""
-    return int(events * np.sum((RING_WORDS + distinct_counts) * ring_events_max))
+    """Heap words that a batch of so many events can take at worst.
+
+    Every entity of every event is read back, into a row of half the largest size, and then outgrows it.
+    """
+    return int(events * np.sum((RING_WORDS + distinct_counts) * (ring_events_max + ring_events_max // 2)))
 
 
 @njit(cache=True)
@@ -192,7 +195,14 @@ def pack(chosen: Int64, slots: Int64, heap: Int64, distinct_counts: Int64, blobs
 
 @njit(cache=True)
 def unpack(
-    chosen: Int64, starts: Int64, blobs: UInt8, slots: Int64, heap: Int64, distinct_counts: Int64, heap_top: int
+    chosen: Int64,
+    starts: Int64,
+    blobs: UInt8,
+    slots: Int64,
+    heap: Int64,
+    distinct_counts: Int64,
+    ring_events_max: int,
+    heap_top: int,
 ) -> int:
     """Reads packed blobs into empty slots. Returns the new heap top, or -1 - i where blob i is not one of ours."""
     for i in range(chosen.shape[0]):
@@ -201,7 +211,7 @@ def unpack(
             return -1 - i
         length, at = _read_varint(blobs, at + 1, end)
         dropped_ms, at = _read_varint(blobs, at, end)
-        if at > end or length < 0 or length > end - at:
+        if at > end or length < 0 or length > min(end - at, ring_events_max):
             return -1 - i
         capacity = CAPACITY_MIN
         while capacity < length:

@@ -9,7 +9,6 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
 from engine.config import Config
-from engine.errors import ConfigError
 from engine.kafka.client import admin_settings
 from engine.kafka.topics import ANSWER_TIMEOUT_S, admin_client
 
@@ -49,12 +48,15 @@ def broker_facts(config: Config, timeout_s: float = ANSWER_TIMEOUT_S) -> BrokerF
 
 
 def newest_record_ms(config: Config, timeout_s: float = ANSWER_TIMEOUT_S) -> int | None:
-    """The greatest record timestamp of the input topic; None where it is empty. Raises as `broker_facts` does."""
+    """The greatest record timestamp of the input topic; None where there is no record, or no such topic.
+
+    Raises as `broker_facts` does.
+    """
     topic = config.kafka.input
     with admin_client(admin_settings(config), timeout_s) as admin:
         found = admin.list_topics(topic, timeout=timeout_s).topics[topic]
         if found.error is not None:
-            raise ConfigError(f"kafka.input: topic {topic!r}: {found.error.str()}")
+            return None
         wanted = {TopicPartition(topic, partition): OffsetSpec.max_timestamp() for partition in found.partitions}
         answers = admin.list_offsets(wanted, request_timeout=timeout_s).values()
         newest_ms = max((int(answer.result().timestamp) for answer in answers), default=-1)

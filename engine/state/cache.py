@@ -137,9 +137,9 @@ class HotCache:
         starts = np.zeros(len(blobs) + 1, np.int64)
         np.cumsum([len(blob) for blob in blobs], out=starts[1:])
         joined = np.frombuffer(bytearray().join(blobs), np.uint8)
-        top = unpack(slots, starts, joined, self.slots, self.heap, self.distinct_counts, self.heap_top)
+        top = unpack(slots, starts, joined, self.slots, self.heap, self.distinct_counts, self.ring_events_max, self.heap_top)
         if top < 0:
-            raise FatalError(f"state of entity {self.slots[slots[-1 - top], KEY] & (2**64 - 1):016x} is damaged")
+            raise FatalError(f"state of entity {int(self.hashes(slots)[-1 - top]):016x} is damaged")
         self.heap_top = top
 
     def ring_lengths(self, kind: int, found: Int32) -> Int64:

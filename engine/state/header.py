@@ -40,7 +40,7 @@ def decode_header(data: bytes) -> Header:
     """Reads a header; ConfigError where the state was written in a format that this version does not know."""
     try:
         header = msgspec.json.decode(data, type=Header)
-    except msgspec.ValidationError as error:
+    except msgspec.DecodeError as error:
         raise ConfigError(f"the state header is of another format ({error}); start with an empty state.dir") from error
     if header.format != FORMAT:
         raise ConfigError(f"the state has format {header.format}, this version reads {FORMAT}; use an empty state.dir")

@@ -174,6 +174,10 @@ class LocalState:
         """Entity look-ups that did not."""
         return self._cache.misses
 
+    def crowded(self, events: int) -> bool:
+        """Whether a batch of so many events needs room that only a flush can make."""
+        return not self._cache.has_room(events) and self.dirty_bytes() > self._config.state.dirty_bytes_max
+
     def entities(self) -> dict[str, int]:
         """How many entities of each kind the state has seen."""
         new = self._cache.new_entities.tolist()

@@ -35,7 +35,7 @@ def read_header(folder: Path) -> Header | None:
         return None
     try:
         database = Rdict(str(folder / "rocksdb"), access_type=AccessType.read_only())
-    except Exception as error:  # noqa: BLE001  rocksdict raises nothing narrower than Exception
+    except Exception as error:  # rocksdict raises nothing narrower
         raise FatalError(f"state directory {folder} cannot be read: {error}") from error
     stored = database.get(HEADER)
     database.close()
