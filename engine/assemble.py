@@ -21,7 +21,6 @@ from models.errors import ModelError
 from models.runtime import Model, load_model
 from models.store import shipped_store
 
-
 # Container objects that may be alive beyond those of one micro-batch before the collector looks.
 GC_ALLOCATIONS = 100_000
 
@@ -64,14 +63,12 @@ def open_state(
     fingerprint = state_fingerprint(config, rates.digest() if rates else "")
     store = None
     if on_disk:
-        store = resources_open.enter_context(
-            Store(config.path(config.state.dir), config.state.block_cache_bytes_max)
-        )
+        store = resources_open.enter_context(Store(config.path(config.state.dir), config.state.block_cache_bytes_max))
     state = LocalState(config, spec, fingerprint, store)
     if state.header.fingerprint != fingerprint:
         raise FatalError(
             f"state.dir {config.path(config.state.dir)} was made under other rules (mapping, keys, rates, horizons or "
-            f"ring size changed: {state.header.fingerprint} is not {fingerprint}); name an empty state.dir to rebuild it"
+            f"ring size changed: {state.header.fingerprint}, not {fingerprint}); name an empty state.dir to rebuild it"
         )
     return state
 

@@ -137,9 +137,7 @@ def _prefill(assembled: Assembled, config: Config, workload: Workload, chunks: I
     return float(np.median(lengths))
 
 
-def _engine(
-    config: Config, assembled: Assembled, workload: Workload
-) -> tuple[Cost, dict[str, float], _Sample]:
+def _engine(config: Config, assembled: Assembled, workload: Workload) -> tuple[Cost, dict[str, float], _Sample]:
     """Scores the topic through the worker's own loop."""
     metrics = assembled.pipeline.metrics
     with Input(config) as source, AtLeastOnce(config, source) as delivery:

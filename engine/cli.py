@@ -5,7 +5,6 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -94,7 +93,7 @@ def replay(
 
     overrides: dict[str, str] = {}
     if mapping is not None:
-        overrides["TIDEGATE__MAPPING"] = f'{{ base = {orjson.dumps(_existing_path(mapping)).decode()} }}'
+        overrides["TIDEGATE__MAPPING"] = f"{{ base = {orjson.dumps(_existing_path(mapping)).decode()} }}"
     if rates is not None:
         overrides["TIDEGATE__RATES__FILE"] = str(rates.absolute())
     if base_currency is not None:
@@ -234,9 +233,7 @@ def bench(profile_name: str, events: int | None, bootstrap: str | None, as_json:
     def chunks(chunk_events: int) -> Iterator[Chunk]:
         return (Chunk(*rendered) for rendered in profile.rendered(chunk_events))
 
-    workload = Workload(
-        chunks, profile.prefill_events, profile.events, profile.warm_up_events, profile.partitions
-    )
+    workload = Workload(chunks, profile.prefill_events, profile.events, profile.warm_up_events, profile.partitions)
     figures = run_bench(config, workload, lambda line: click.echo(line, err=True))
     if as_json:
         print_json(figures)
@@ -289,9 +286,7 @@ def demo(seconds: float, rate: float, seed: int, json_file: Path | None, bootstr
             backlog_events_max=own.backlog_events_max,
         )
         try:
-            report = run_demo(
-                target, own.worker, demo_traffic(rate, seed), seconds, stop, mask=masked, console=console
-            )
+            report = run_demo(target, own.worker, demo_traffic(rate, seed), seconds, stop, mask=masked, console=console)
         except LoadTestError as error:
             raise FatalError(str(error)) from error
     if report is None:

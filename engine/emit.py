@@ -22,7 +22,7 @@ from features.spec import FeatureSpec
 DECISION_SCHEMA = "tidegate.decision.v1"
 ALERT_SCHEMA = "tidegate.alert.v1"
 # Characters that stand for themselves within a JSON string.
-_PLAIN = re.compile(r'[ !#-\[\]-~]*')
+_PLAIN = re.compile(r"[ !#-\[\]-~]*")
 _DECISION_BYTES = tuple(name.encode() for name in DECISIONS)
 _PRIORITY = {"challenge": "low", "review": "medium", "decline": "high"}
 _DEGRADED = (b"", b'"late_event"', b'"missing_entity"', b'"late_event","missing_entity"')
@@ -70,9 +70,7 @@ class Encoder:
         """The decision messages of every event, and the alert messages of the flagged ones."""
         values = self._values(batch, matrix, decisions)
         keys = [None if key is None else key.encode() for key in batch.partition_keys]
-        messages: list[Message] = [
-            {"key": key, "value": value} for key, value in zip(keys, values, strict=True)
-        ]
+        messages: list[Message] = [{"key": key, "value": value} for key, value in zip(keys, values, strict=True)]
         alerts: list[Message] = [
             {"key": keys[row], "value": self._alert(batch, decisions, values[row], row, place)}
             for place, row in enumerate(decisions.flagged.tolist())
@@ -124,9 +122,7 @@ class Encoder:
 
     def _features(self, matrix: FeatureMatrix) -> list[bytes]:
         names = self._spec.names
-        return [
-            orjson.dumps(dict(zip(names, row, strict=True))) for row in matrix.values.tolist()
-        ]
+        return [orjson.dumps(dict(zip(names, row, strict=True))) for row in matrix.values.tolist()]
 
     def _alert(self, batch: Batch, decisions: Decisions, decision: bytes, row: int, place: int) -> bytes:
         fields: dict[str, Any] = orjson.loads(decision)

@@ -95,7 +95,8 @@ class WorkerProcess:
         except subprocess.TimeoutExpired as error:
             self.kill()
             raise FatalError(f"the worker did not stop within {STOP_DEADLINE_S:g} s and was killed") from error
-        if self._process.returncode:
+        # A worker that has not got as far as to drain on SIGTERM has nothing to drain.
+        if self._process.returncode not in (0, -signal.SIGTERM):
             self._raise_ended()
 
     def kill(self) -> None:
@@ -118,6 +119,8 @@ class WorkerProcess:
 
     def _raise_ended(self) -> NoReturn:
         code = self._process.returncode
+        if code < 0:
+            raise FatalError(f"the worker was killed ({signal.Signals(-code).name})")
         raise _ERRORS.get(code, FatalError)(f"the worker ended with exit code {code}: {self._last_words()}")
 
     def _last_words(self) -> str:

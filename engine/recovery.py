@@ -1,8 +1,8 @@
 """Where to begin: the state's offset vector L against the committed one C, partition by partition.
 
-    L            C
-    |  replay    |  go on
-    +------------+-------------------> offsets
+L            C
+|  replay    |  go on
++------------+-------------------> offsets
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """The loop of one worker: read a micro-batch, decide, produce, and commit now and then; one thread does it all.
 
-    poll -> process -> produce --(commit interval)--> flush outputs -> commit offsets -> snapshot of the state
-      ^                                                                                        |
-      +---- writes a slice of the snapshot to RocksDB between micro-batches <------------------+
+poll -> process -> produce --(commit interval)--> flush outputs -> commit offsets -> snapshot of the state
+  ^                                                                                        |
+  +---- writes a slice of the snapshot to RocksDB between micro-batches <------------------+
 """
 
 import logging

@@ -13,8 +13,9 @@ These are plain functions over arrays. numba checks no bounds: whoever calls mak
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from features.jit import kernel
 
 Int64 = NDArray[np.int64]
 UInt8 = NDArray[np.uint8]
@@ -51,13 +52,13 @@ def room_needed(events: int, distinct_counts: Int64, ring_events_max: int) -> in
     return int(events * np.sum((RING_WORDS + distinct_counts) * (ring_events_max + ring_events_max // 2)))
 
 
-@njit(cache=True)
+@kernel
 def _bucket(key: np.uint64, kind: int, mask: int) -> int:
     mixed = (key ^ np.uint64(kind)) * _GOLDEN
-    return np.int64(mixed >> np.uint64(20)) & mask
+    return int(np.int64(mixed >> np.uint64(20)) & mask)
 
 
-@njit(cache=True)
+@kernel
 def resolve(
     hashes: UInt64,
     entities: int,
@@ -104,7 +105,7 @@ def resolve(
     return used
 
 
-@njit(cache=True)
+@kernel
 def rebuild_table(table: Int32, slots: Int64, used: int) -> None:
     """Fills the table anew from the slots."""
     mask = table.shape[0] - 1
@@ -116,7 +117,7 @@ def rebuild_table(table: Int32, slots: Int64, used: int) -> None:
         table[place] = slot
 
 
-@njit(cache=True)
+@kernel
 def ring_words(chosen: Int32, slots: Int64, distinct_counts: Int64) -> int:
     """Heap words that the rings of these slots take."""
     total = 0
@@ -125,7 +126,7 @@ def ring_words(chosen: Int32, slots: Int64, distinct_counts: Int64) -> int:
     return total
 
 
-@njit(cache=True)
+@kernel
 def blob_bytes_max(chosen: Int64, slots: Int64, distinct_counts: Int64) -> int:
     """Bytes that the blobs of these slots take at most."""
     total = 0
@@ -135,7 +136,7 @@ def blob_bytes_max(chosen: Int64, slots: Int64, distinct_counts: Int64) -> int:
     return total
 
 
-@njit(cache=True)
+@kernel
 def _write_varint(data: UInt8, at: int, value: int) -> int:
     """Writes a signed integer; returns where the next one goes."""
     zigzag = np.uint64((value << 1) ^ (value >> 63))
@@ -147,7 +148,7 @@ def _write_varint(data: UInt8, at: int, value: int) -> int:
     return at + 1
 
 
-@njit(cache=True)
+@kernel
 def _read_varint(data: UInt8, at: int, end: int) -> tuple[int, int]:
     """A signed integer and where the next one begins; past `end` where there is no whole one."""
     zigzag, shift = np.uint64(0), 0
@@ -157,13 +158,13 @@ def _read_varint(data: UInt8, at: int, end: int) -> tuple[int, int]:
         at += 1
         shift += 7
         if byte < 128:
-            return np.int64(zigzag >> np.uint64(1)) ^ -np.int64(zigzag & np.uint64(1)), at
+            return int(np.int64(zigzag >> np.uint64(1)) ^ -np.int64(zigzag & np.uint64(1))), at
         if shift > 63:
             break
     return 0, end + 1
 
 
-@njit(cache=True)
+@kernel
 def pack(chosen: Int64, slots: Int64, heap: Int64, distinct_counts: Int64, blobs: UInt8) -> Int64:
     """Writes the blobs of the chosen slots one after another; returns where each begins: int64[n + 1], in bytes."""
     starts = np.zeros(chosen.shape[0] + 1, np.int64)
@@ -193,7 +194,7 @@ def pack(chosen: Int64, slots: Int64, heap: Int64, distinct_counts: Int64, blobs
     return starts
 
 
-@njit(cache=True)
+@kernel
 def unpack(
     chosen: Int64,
     starts: Int64,
@@ -242,14 +243,14 @@ def unpack(
     return heap_top
 
 
-@njit(cache=True)
+@kernel
 def freeze(chosen: Int32, slots: Int64) -> None:
     """Turns dirty slots into pending ones: what they hold now is what a snapshot will write."""
     for slot in chosen:
         slots[slot, KIND] = (slots[slot, KIND] & ~DIRTY) | PENDING
 
 
-@njit(cache=True)
+@kernel
 def take_pending(found: Int32, slots: Int64, pending: Int64) -> int:
     """Collects the pending slots among those of a batch into `pending`, each once, and ends their waiting."""
     count = 0
@@ -263,7 +264,7 @@ def take_pending(found: Int32, slots: Int64, pending: Int64) -> int:
     return count
 
 
-@njit(cache=True)
+@kernel
 def compact(kept: Int64, slots: Int64, heap: Int64, distinct_counts: Int64) -> int:
     """Slides the kept slots (ascending heap position) and their rows down over what is given up.
 

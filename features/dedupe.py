@@ -7,8 +7,9 @@ is the partition's newest accepted time when it came in, so clocks never fall an
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from features.jit import kernel
 
 Int64 = NDArray[np.int64]
 UInt64 = NDArray[np.uint64]
@@ -18,22 +19,22 @@ Bool = NDArray[np.bool_]
 FIRST, NEXT, NEWEST_MS = range(3)
 
 
-@njit(cache=True)
+@kernel
 def _home(key: np.uint64, mask: int) -> int:
-    return np.int64((key * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(20)) & mask
+    return int(np.int64((key * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(20)) & mask)
 
 
-@njit(cache=True)
+@kernel
 def _find(key: np.uint64, hashes: UInt64, table: Int32) -> int:
     """The table entry that holds the key, or the empty one where it would stand."""
     mask = table.shape[0] - 1
     at = _home(key, mask)
     while table[at] != 0 and hashes[table[at] - 1] != key:
         at = (at + 1) & mask
-    return at
+    return int(at)
 
 
-@njit(cache=True)
+@kernel
 def _forget_oldest(hashes: UInt64, table: Int32, counters: Int64) -> None:
     mask = table.shape[0] - 1
     hole = _find(hashes[counters[FIRST] & (hashes.shape[0] - 1)], hashes, table)
@@ -51,7 +52,7 @@ def _forget_oldest(hashes: UInt64, table: Int32, counters: Int64) -> None:
     table[hole] = 0
 
 
-@njit(cache=True)
+@kernel
 def accept(
     rows: Int64,
     ids: UInt64,
@@ -89,7 +90,7 @@ def accept(
         counters[NEXT] += 1
 
 
-@njit(cache=True)
+@kernel
 def rebuild(hashes: UInt64, table: Int32, counters: Int64) -> None:
     """Fills the table anew from the live entries."""
     table[:] = 0

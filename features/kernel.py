@@ -13,7 +13,6 @@ a full ring still counts in its own windows.
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from features.arena import (
@@ -28,6 +27,7 @@ from features.arena import (
     POSITION,
     RING_WORDS,
 )
+from features.jit import inlined, kernel
 from features.prefetch import prefetch
 from features.program import Program
 
@@ -55,8 +55,8 @@ class Seen:
         self.stamp = np.zeros(1, np.int64)
 
 
-@njit(cache=True, inline="always")
-def _is_new(keys: Int64, stamps: Int64, stamp: int, key: int) -> bool:
+@inlined
+def _is_new(keys: Int64, stamps: Int64, stamp: int, key: np.int64) -> bool:
     """Adds a key to one scratch set; whether it was not there yet."""
     mask = keys.shape[0] - 1
     place = (key ^ (key >> 29)) & mask
@@ -69,7 +69,7 @@ def _is_new(keys: Int64, stamps: Int64, stamp: int, key: int) -> bool:
     return True
 
 
-@njit(cache=True, inline="always")
+@inlined
 def _last_outside(heap: Int64, times_at: int, head: int, mask: int, place: int, edge_ms: int) -> int:
     """The newest ring place, at most `place`, whose time is not after the edge; -1 where there is none.
 
@@ -90,7 +90,7 @@ def _last_outside(heap: Int64, times_at: int, head: int, mask: int, place: int, 
     return place
 
 
-@njit(cache=True, inline="always")
+@inlined
 def _prefetch(event: int, found: Int32, slots: Int64, heap: Int64) -> None:
     """Asks for what the next events need: first their slots, and a little later the newest part of their rings."""
     if event + SLOT_AHEAD < found.shape[0]:
@@ -109,7 +109,7 @@ def _prefetch(event: int, found: Int32, slots: Int64, heap: Int64) -> None:
                 prefetch(heap, place + capacity)
 
 
-@njit(cache=True, inline="always", error_model="numpy")
+@inlined
 def _read_windows(
     event: int,
     kind: int,
@@ -149,9 +149,7 @@ def _read_windows(
     count, total, peak = 1, amount, amount
     total_major = total / minor_per_major
     for window in range(window_counts[kind]):
-        outside = _last_outside(
-            heap, position, head, mask, place, time_ms - windows_ms[kind, window]
-        )
+        outside = _last_outside(heap, position, head, mask, place, time_ms - windows_ms[kind, window])
         if outside < place:
             for k in range(outside + 1, place + 1):
                 value = heap[amounts_at + ((head + k) & mask)]
@@ -178,7 +176,7 @@ def _read_windows(
             values[event, distinct_columns[kind, field] + window] = seen_counts[field]
 
 
-@njit(cache=True)
+@kernel
 def _comes_before(
     event: int,
     kind: int,
@@ -192,15 +190,15 @@ def _comes_before(
 ) -> bool:
     """Whether the event belongs before the ring event at `other`, which has the same time."""
     if amount != heap[other + capacity]:
-        return amount < heap[other + capacity]
+        return bool(amount < heap[other + capacity])
     for field in range(distinct_counts[kind]):
         key = np.int64(hashes[event, distinct_hash[kind, field]])
         if key != heap[other + (RING_WORDS + field) * capacity]:
-            return key < heap[other + (RING_WORDS + field) * capacity]
+            return bool(key < heap[other + (RING_WORDS + field) * capacity])
     return False
 
 
-@njit(cache=True, inline="always", error_model="numpy")
+@inlined
 def _insert(
     event: int,
     kind: int,
@@ -259,7 +257,7 @@ def _insert(
     return heap_top
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def advance(
     times_ms: Int64,
     amounts: Int64,
@@ -314,7 +312,8 @@ def advance(
                 _read_windows(
                     event, kind, last, time_ms, amounts[event], hashes, heap, position, capacity, head,
                     windows_ms, window_counts, count_columns, total_columns, mean_columns, peak_columns,
-                    distinct_columns, distinct_hash, distinct_counts, minor_per_major, seen_keys, seen_stamps, seen_counts, seen_stamp[0], values,
+                    distinct_columns, distinct_hash, distinct_counts, minor_per_major,
+                    seen_keys, seen_stamps, seen_counts, seen_stamp[0], values,
                 )  # fmt: skip
                 dropped_ms = slots[at, DROPPED_MS]
                 exact = 0

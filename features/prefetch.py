@@ -16,7 +16,7 @@ _WRITE, _KEEP_IN_ALL_CACHES, _DATA = 1, 3, 1
 
 @intrinsic  # type: ignore[untyped-decorator]
 def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
-    """`prefetch(array, index)`: starts loading the line of `array[index]` of a flat array; touches nothing else.
+    """`prefetch(array, index)`: starts loading the line of `array[index]`; touches nothing else.
 
     An index out of bounds is harmless: a prefetch cannot fault.
     """
@@ -26,7 +26,11 @@ def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
         array_type = signature.args[0]
         view = context.make_array(array_type)(context, builder, arguments[0])
         address = cgutils.get_item_pointer(
-            context, builder, array_type, view, [arguments[1]] + [ir.Constant(ir.IntType(64), 0)] * (array_type.ndim - 1)
+            context,
+            builder,
+            array_type,
+            view,
+            [arguments[1]] + [ir.Constant(ir.IntType(64), 0)] * (array_type.ndim - 1),
         )
         pointer = ir.IntType(8).as_pointer()
         number = ir.IntType(32)

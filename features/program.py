@@ -15,7 +15,7 @@ class Program(NamedTuple):
 
     `windows_ms[E, W]` ascends; `window_counts[E]` says how many of a row are used. An entity's columns of the matrix
     are contiguous, from `first_column[E]` to before `end_column[E]`, and an aggregate's within them, one per window.
-    `count`, `total`, `mean`, `peak`, `since_last` [E] and `distinct` [E, D] name the first column of each, -1 where
+    `*_columns` [E], for `distinct` [E, D], name the first column of each, -1 where
     nobody asked for it. `distinct_hash[E, D]` is the batch's hash column to count, `distinct_counts[E]` how many.
     """
 
@@ -23,12 +23,12 @@ class Program(NamedTuple):
     window_counts: Int64
     first_column: Int64
     end_column: Int64
-    count: Int64
-    total: Int64
-    mean: Int64
-    peak: Int64
-    since_last: Int64
-    distinct: Int64
+    count_columns: Int64
+    total_columns: Int64
+    mean_columns: Int64
+    peak_columns: Int64
+    since_last_columns: Int64
+    distinct_columns: Int64
     distinct_hash: Int64
     distinct_counts: Int64
 
@@ -60,12 +60,12 @@ def compile_program(spec: FeatureSpec) -> Program:
         window_counts=np.array([len(e.windows) for e in entities], np.int64),
         first_column=np.array([min(own) for own in owned], np.int64),
         end_column=np.array([max(own) + 1 for own in owned], np.int64),
-        count=firsts("count"),
-        total=firsts("sum.amount"),
-        mean=firsts("mean.amount"),
-        peak=firsts("max.amount"),
-        since_last=np.array([column.get(f"{e.name}.since_last", -1) for e in entities], np.int64),
-        distinct=distinct,
+        count_columns=firsts("count"),
+        total_columns=firsts("sum.amount"),
+        mean_columns=firsts("mean.amount"),
+        peak_columns=firsts("max.amount"),
+        since_last_columns=np.array([column.get(f"{e.name}.since_last", -1) for e in entities], np.int64),
+        distinct_columns=distinct,
         distinct_hash=distinct_hash,
         distinct_counts=np.array([len(e.distinct_fields) for e in entities], np.int64),
     )

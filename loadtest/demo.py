@@ -31,7 +31,6 @@ HISTORY_S = 1.0
 SWITCH_INTERVAL_S = 0.0005
 # Given up once nothing has come back for so long although events are open.
 SETTLE_DEADLINE_S = 15.0
-INTERRUPTED = "interrupted"
 DUPLICATES = 'tidegate_events_total{outcome="duplicate"}'
 UNRULY = TrafficSettings(duplicate_share=0.001, poison_share=0.001, late_share=0.001)
 
@@ -97,8 +96,8 @@ def run_demo(
         Driver(Load(traffic, seconds, target.input, producer)) as driver,
         closing(Reader(target.client, target.decisions, target.alerts, target.dead_letters, tally)) as reader,
     ):
-        with console.status("starting the engine (the first start compiles its kernels)"):
-            worker.wait_ready(stop)
+        console.print("starting the engine; the first start compiles its kernels", style="dim")
+        worker.wait_ready(stop)
         if stop.is_set():
             return None
         driver.begin()
@@ -136,7 +135,8 @@ class _Run:
     rate: float
     seconds: float
     history: _History = field(default_factory=_History)
-    stopped_early: str = ""
+    interrupted: bool = False
+    overrun: str = ""
 
     def until_done(self, reader: Reader, stop: threading.Event, console: Console) -> Report:
         """Shows how it goes, lets the engine end, reads what is left and reports."""
@@ -146,8 +146,7 @@ class _Run:
             try:
                 with screen(console) as show:
                     duplicates = self._watch(reading, stop, show)
-                with console.status("stopping the engine"):
-                    self.worker.stop()
+                self.worker.stop()
             finally:
                 engine_stopped.set()
             reading.result()
@@ -164,9 +163,8 @@ class _Run:
             self.worker.check()
             self.history.add(tally)
             show(self._figures())
-            if not self.stopped_early and not progress.done:
-                self._stop_early(stop)
             if not progress.done:
+                self._stop_early(stop)
                 continue
             duplicates = int(self.worker.samples().get(DUPLICATES, 0))
             still_open = progress.events - tally.decided - tally.dead_letters - duplicates
@@ -176,12 +174,15 @@ class _Run:
                 return duplicates
 
     def _stop_early(self, stop: threading.Event) -> None:
+        if self.interrupted or self.overrun:
+            return
         backlog, backlog_max = self.driver.progress.to_decide - self.tally.decided, self.target.backlog_events_max
         if backlog_max is not None and backlog > backlog_max:
-            self.stopped_early = f"{backlog:,} events waited for a decision, more than {self.target.name} keeps"
-        elif stop.is_set():
-            self.stopped_early = INTERRUPTED
-        if self.stopped_early:
+            self.overrun = (
+                f"given up: {backlog:,} events waited for a decision, more than {self.target.name} keeps safe"
+            )
+        self.interrupted = stop.is_set()
+        if self.interrupted or self.overrun:
             self.driver.stop()
 
     def _figures(self) -> Figures:
@@ -227,5 +228,6 @@ class _Run:
             kinds=dict(tally.kinds),
             latency=tally.latency(),
             attacks=tally.attacks(progress.until_ms),
-            stopped_early=self.stopped_early,
+            interrupted=self.interrupted,
+            overrun=self.overrun,
         )

@@ -111,7 +111,7 @@ class Driver:
         self.progress: Progress = context.RawValue(Progress)
         self._link, theirs = context.Pipe()
         self._process = context.Process(target=drive, args=(load, self.progress, theirs), daemon=True)
-        with _ctrl_c_held_back():
+        with _ctrl_c_ignored():
             self._process.start()
         theirs.close()
 
@@ -134,7 +134,7 @@ class Driver:
     def _receive(self) -> Truth | None:
         try:
             told: Truth | LoadTestError | None = self._link.recv()
-        except EOFError as error:
+        except (EOFError, ConnectionError) as error:
             self._process.join(JOIN_TIMEOUT_S)
             raise LoadTestError(f"the driver ended with exit code {self._process.exitcode}") from error
         if isinstance(told, LoadTestError):
@@ -153,13 +153,13 @@ class Driver:
 
 
 @contextmanager
-def _ctrl_c_held_back() -> Iterator[None]:
-    """A process started within never sees Ctrl-C, which its parent sees and acts upon."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def _ctrl_c_ignored() -> Iterator[None]:
+    """A process started within ignores Ctrl-C for good: its parent sees it too, and acts on it."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, before)
 
 
 def drive(load: Load, progress: Progress, link: Connection) -> None:

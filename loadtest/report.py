@@ -37,7 +37,7 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A whole run; `stopped_early` says why, if it was."""
+    """A whole run. `overrun` says why it was given up early, if it was."""
 
     target: str
     rate: float
@@ -47,7 +47,8 @@ class Report:
     kinds: dict[str, int]
     latency: Latency
     attacks: Sequence[AttackCount]
-    stopped_early: str
+    interrupted: bool
+    overrun: str
 
     @property
     def events_per_second(self) -> float:
@@ -62,8 +63,8 @@ class Report:
         received = self.received
         return received.alerts_on_attacks / received.alerts if received.alerts else None
 
-    def violations(self) -> list[str]:
-        """What must never happen and did, a line each."""
+    def failures(self) -> list[str]:
+        """What must not happen and did, a line each."""
         sent, received = self.sent, self.received
         settled = received.decisions + received.dead_letters + received.duplicates
         claims = (
@@ -73,10 +74,10 @@ class Report:
             (received.decided_again == 0, f"{received.decided_again:,} events were decided twice"),
             (received.unknown == 0, f"{received.unknown:,} decisions or alerts are about events that were never sent"),
         )
-        return [text for holds, text in claims if not holds]
+        return [self.overrun] * bool(self.overrun) + [text for holds, text in claims if not holds]
 
     def as_json(self) -> dict[str, Any]:
-        """Under the names of docs/demo.md."""
+        """The figures as `--json` writes them."""
         sent, received = self.sent, self.received
         return {
             "events": sent.events,
@@ -93,6 +94,6 @@ class Report:
             "alert_precision": self.alert_precision,
             "behind": sent.behind,
             "send_delay_ms_max": sent.delay_ms_max,
-            "stopped_early": self.stopped_early,
-            "violations": self.violations(),
+            "interrupted": self.interrupted,
+            "failures": self.failures(),
         }

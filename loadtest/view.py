@@ -3,9 +3,10 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
@@ -17,12 +18,14 @@ from loadtest.report import Report
 
 LINE_INTERVAL_S = 5.0
 # Lines of the frame that are no alerts.
-FRAME_LINES = 21
+FRAME_LINES = 17
 ALERTS_MIN = 3
+WIDE_COLUMNS = 100
 SPARKS = " ▁▂▃▄▅▆▇█"
 SPARK_SECONDS = 28
 BAR_WIDTH = 24
 KEY_WIDTH = 8
+COMPARED_TO = " of the reference"
 COLOURS = {"approve": "green", "challenge": "yellow", "review": "orange3", "decline": "red"}
 
 
@@ -33,7 +36,8 @@ def screen(console: Console) -> Iterator[Callable[[Figures], None]]:
         yield _Lines(console).show
         return
     with Live(console=console, auto_refresh=False, transient=True) as live:
-        yield lambda figures: live.update(frame(figures, console.height), refresh=True)
+        console.show_cursor(True)  # nobody would bring it back if we were killed
+        yield lambda figures: live.update(frame(figures, console.width, console.height), refresh=True)
 
 
 class _Lines:
@@ -49,10 +53,7 @@ class _Lines:
 
 
 def line(figures: Figures) -> str:
-    """One line of figures.
-
-    The latencies are of the whole run so far.
-    """
+    """The figures in one line, latencies over the whole run so far."""
     found = sum(count.detected for count in figures.attacks)
     begun = sum(count.started for count in figures.attacks)
     latency = figures.latency
@@ -63,46 +64,43 @@ def line(figures: Figures) -> str:
     )
 
 
-def frame(figures: Figures, height: int) -> RenderableType:
-    """Everything on one screen of that many lines."""
+def frame(figures: Figures, width: int, height: int) -> RenderableType:
+    """Everything on one screen of that many columns and lines."""
     panels = Table.grid(expand=True)
     for _ in range(3):
         panels.add_column(ratio=1)
     panels.add_row(_stream(figures), _latency(figures), _decisions(figures))
-    alerts = max(ALERTS_MIN, height - FRAME_LINES)
-    return Group(_header(figures), panels, _attacks(figures.attacks), _alerts(figures.last_alerts[:alerts], alerts))
+    lines = max(ALERTS_MIN, height - FRAME_LINES)
+    alerts = _alerts(figures.last_alerts, lines, wide=width >= WIDE_COLUMNS)
+    return Group(_header(figures), panels, _attacks(figures.attacks), alerts)
 
 
 def summary(report: Report) -> RenderableType:
-    """The run in one table, with what must not have happened below it."""
+    """The run in one table, and below it whether every event is accounted for."""
     sent, received, latency = report.sent, report.received, report.latency
     table = _pairs()
-    table.add_row(
-        "events",
-        f"{sent.events:,}",
-        f"{report.events_per_second:,.0f}/s settled of {report.rate:,.0f}/s intended"
-        + (f"; the generator fell behind, by up to {sent.delay_ms_max:,.0f} ms" if sent.behind else ""),
-    )
+    pace = f"{report.events_per_second:,.0f}/s of {report.rate:,.0f}/s intended"
+    table.add_row("events", f"{sent.events:,}", pace + (", interrupted" if report.interrupted else ""))
+    if sent.behind:
+        table.add_row("generator", "behind", f"by up to {sent.delay_ms_max:,.0f} ms")
     kinds = "  ".join(f"{kind} {report.kinds.get(kind, 0):,}" for kind in COLOURS)
     table.add_row("decisions", f"{received.decisions:,}", kinds)
     table.add_row("dead letters", f"{received.dead_letters:,}", f"of {sent.poison:,} records sent broken")
     table.add_row("duplicates", f"{received.duplicates:,}", f"of {sent.duplicates:,} events sent twice")
-    table.add_row("latency p50", f"{latency.p50_ms:,.1f} ms", "from intended send to arrival of the decision")
+    table.add_row("latency p50", f"{latency.p50_ms:,.1f} ms", "intended send to arrival of the decision")
     table.add_row("p99", f"{latency.p99_ms:,.1f} ms", f"p99.9 {latency.p999_ms:,.1f} ms  max {latency.max_ms:,.1f} ms")
     precision = "" if report.alert_precision is None else f"{report.alert_precision:.1%} of them about an attack"
     table.add_row("alerts", f"{received.alerts:,}", precision)
     for count in report.attacks:
-        table.add_row(
-            count.kind.replace("_", " "), f"{count.detected:,}", f"of {count.started:,} attacks{_after(count)}"
-        )
-    return Group(_panel(table, f"{report.target}, {report.seconds:.0f} s"), _verdict(report))
+        after = "" if count.seconds_to_alert is None else f", after {_duration(count.seconds_to_alert)} (median)"
+        table.add_row(_words(count.kind), f"{count.detected:,}", f"of {count.started:,} attacks found{after}")
+    return Group(_panel(table, f"{report.seconds:.0f} s on {report.target}"), _verdict(report.failures()))
 
 
-def _verdict(report: Report) -> RenderableType:
-    violations = report.violations()
-    if violations:
-        return Group(*(Text(f"  ✗ {violation}", style="bold red") for violation in violations))
-    return Text("  ✓ decisions + dead letters + duplicates = events, and no event was decided twice", style="green")
+def _verdict(failures: Sequence[str]) -> RenderableType:
+    if failures:
+        return Group(*(Text(f"  ✗ {failure}", style="bold red") for failure in failures))
+    return Text("  ✓ decisions + dead letters + duplicates = events, none decided twice", style="green")
 
 
 def _header(figures: Figures) -> RenderableType:
@@ -135,63 +133,75 @@ def _latency(figures: Figures) -> RenderableType:
     for name, value_ms in named:
         pairs.add_row(name, f"{value_ms:,.1f}", "ms")
     pairs.add_row("p99 now", f"{figures.p99_ms[-1] if figures.p99_ms else 0:,.1f}", "ms")
-    return _panel(Group(pairs, _sparkline(figures.p99_ms, "magenta")), "latency, send to decision")
+    return _panel(Group(pairs, _sparkline(figures.p99_ms, "magenta")), "latency")
 
 
 def _decisions(figures: Figures) -> RenderableType:
     pairs = _pairs()
     for kind, colour in COLOURS.items():
         pairs.add_row(Text(kind, style=colour), f"{figures.kinds.get(kind, 0):,}", "")
-    rest = f"{figures.dead_letters:,} dead letters, {figures.duplicates:,} sent twice"
-    return _panel(Group(pairs, Text(rest, style="dim", no_wrap=True)), "decisions")
+    pairs.add_row(Text("dead letters", style="dim"), Text(f"{figures.dead_letters:,}", style="dim"), "")
+    return _panel(pairs, "decisions")
 
 
 def _attacks(counts: Sequence[AttackCount]) -> RenderableType:
     table = Table.grid(padding=(0, 2))
-    table.add_column(width=20)
+    table.add_column(width=18)
     table.add_column(width=BAR_WIDTH)
-    table.add_column(justify="right")
-    table.add_column(style="dim")
+    table.add_column(justify="right", min_width=9)
+    table.add_column(justify="right", min_width=7, style="dim")
     for count in counts:
-        bar = ProgressBar(
-            total=max(1, count.started), completed=count.detected, width=BAR_WIDTH, complete_style="green"
-        )
-        found = f"{count.detected} of {count.started}"
-        table.add_row(count.kind.replace("_", " "), bar, found, _after(count).removeprefix(", "))
-    return _panel(table, "attacks found")
+        total = max(1, count.started)
+        bar = ProgressBar(total=total, completed=count.detected, width=BAR_WIDTH, complete_style="green")
+        after = "" if count.seconds_to_alert is None else _duration(count.seconds_to_alert)
+        table.add_row(_words(count.kind), bar, f"{count.detected} of {count.started}", after)
+    return _panel(table, "attacks found, and the median time from first event to first alert")
 
 
-def _after(count: AttackCount) -> str:
-    """How soon the attacks of a kind were noticed."""
-    if count.seconds_to_alert is None:
-        return ""
-    seconds = count.seconds_to_alert
-    return ", first alert after " + (f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1e3:.0f} ms") + " (median)"
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1e3:.0f} ms"
 
 
-def _alerts(alerts: Sequence[AlertLine], lines: int) -> RenderableType:
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """One column of the alerts; `wide_only` where a narrow screen has no room for it."""
+
+    title: str
+    cell: Callable[[AlertLine], RenderableType]
+    justify: JustifyMethod = "left"
+    ratio: int | None = None
+    wide_only: bool = False
+
+
+_ALERT_COLUMNS = (
+    _Column("time", lambda alert: time.strftime("%H:%M:%S", time.localtime(alert.arrived_s)), wide_only=True),
+    _Column("decision", lambda alert: Text(alert.decision, style=COLOURS.get(alert.decision, ""))),
+    _Column("risk", lambda alert: str(alert.risk_score), "right"),
+    _Column("card", lambda alert: alert.key[-KEY_WIDTH:]),
+    _Column("amount", lambda alert: alert.amount, "right", wide_only=True),
+    _Column("strongest reason, and how rare it is", lambda alert: alert.reason.removesuffix(COMPARED_TO), ratio=1),
+    _Column("in truth", lambda alert: _truth(alert.attack)),
+)
+
+
+def _alerts(alerts: Sequence[AlertLine], lines: int, *, wide: bool) -> RenderableType:
+    columns = [column for column in _ALERT_COLUMNS if wide or not column.wide_only]
     table = Table(box=None, expand=True, padding=(0, 1), header_style="dim", pad_edge=False)
-    table.add_column("time", no_wrap=True)
-    table.add_column("decision", no_wrap=True)
-    table.add_column("risk", justify="right", no_wrap=True)
-    table.add_column("card", no_wrap=True)
-    table.add_column("amount", justify="right", no_wrap=True)
-    table.add_column("strongest reason, and how rare that is", ratio=1, no_wrap=True, overflow="ellipsis")
-    table.add_column("in truth", no_wrap=True)
-    for alert in alerts:
-        truth = Text(alert.attack.replace("_", " "), style="green") if alert.attack else Text("no attack", style="dim")
-        table.add_row(
-            time.strftime("%H:%M:%S", time.localtime(alert.arrived_s)),
-            Text(alert.decision, style=COLOURS.get(alert.decision, "")),
-            str(alert.risk_score),
-            alert.key[-KEY_WIDTH:],
-            alert.amount,
-            alert.reason.removesuffix(" of the reference"),
-            truth,
-        )
+    for column in columns:
+        table.add_column(column.title, justify=column.justify, ratio=column.ratio, no_wrap=True, overflow="ellipsis")
+    for alert in alerts[:lines]:
+        table.add_row(*(column.cell(alert) for column in columns))
     for _ in range(lines - len(alerts)):
         table.add_row()
     return _panel(table, "last alerts")
+
+
+def _truth(attack: str | None) -> Text:
+    return Text("no attack", style="dim") if attack is None else Text(_words(attack), style="green")
 
 
 def _sparkline(values: Sequence[float], colour: str) -> Text:
@@ -203,9 +213,9 @@ def _sparkline(values: Sequence[float], colour: str) -> Text:
 
 def _pairs() -> Table:
     """Names, numbers flush right, and a word about them."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column()
-    table.add_column(justify="right", min_width=9)
+    table = Table.grid(padding=(0, 1))
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", min_width=8)
     table.add_column(style="dim")
     return table
 

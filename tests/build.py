@@ -24,7 +24,9 @@ aggregates = ["count", "max.amount", "distinct.card"]
 
 def small_config(extra: str = "", folder: Path = Path(), ring_events_max: int = 256) -> Config:
     """Two entities, several windows, every aggregate; `extra` is more TOML."""
-    state = f"\n[state]\ncache_bytes_max = {32 << 20}\ndirty_bytes_max = {8 << 20}\nring_events_max = {ring_events_max}\n"
+    state = (
+        f"\n[state]\ncache_bytes_max = {32 << 20}\ndirty_bytes_max = {8 << 20}\nring_events_max = {ring_events_max}\n"
+    )
     return parse_config(SMALL + extra + state, folder, environment={})
 
 

@@ -9,6 +9,9 @@ from engine.config import Config, client_settings
 
 _log = logging.getLogger("tidegate.kafka")
 
+# Settings of `[kafka.client]` that only consumers have; a producer would warn about each at every start.
+_CONSUMER_KEYS = ("fetch.", "queued.", "max.poll.", "session.", "heartbeat.", "check.crcs")
+
 
 def admin_settings(config: Config) -> dict[str, Any]:
     """Settings of an admin client."""
@@ -43,7 +46,7 @@ def producer_settings(config: Config) -> dict[str, Any]:
         "queue.buffering.max.messages": 200_000,
         "queue.buffering.max.kbytes": 262_144,
         "batch.num.messages": 10_000,
-        **admin_settings(config),
+        **{key: value for key, value in admin_settings(config).items() if not key.startswith(_CONSUMER_KEYS)},
         "enable.idempotence": True,
         "acks": "all",
         # The JVM clients' partitioner, so that their topics and ours are partitioned alike.

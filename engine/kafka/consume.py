@@ -94,7 +94,7 @@ class Input:
         )
 
     def _is_record(self, message: Message) -> bool:
-        """False for news that are no record: a partition's end is noted, what librdkafka mends itself is passed over."""
+        """False for news that are no record: a partition's end is noted, what mends itself is passed over."""
         error = message.error()
         if error.code() == KafkaError._PARTITION_EOF:
             self.ends[message.partition()] = message.offset()

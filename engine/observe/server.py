@@ -31,14 +31,13 @@ class AdminServer:
         def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
             path = environ.get("PATH_INFO", "/")
             if path == "/metrics":
-                return scrape(environ, start_response)
+                families: Iterable[bytes] = scrape(environ, start_response)
+                return families
             if path not in checks:
                 start_response("404 Not Found", [("Content-Type", "text/plain")])
                 return [b"try /metrics, /livez or /readyz\n"]
             well, details = checks[path]()
-            start_response(
-                "200 OK" if well else "503 Service Unavailable", [("Content-Type", "application/json")]
-            )
+            start_response("200 OK" if well else "503 Service Unavailable", [("Content-Type", "application/json")])
             return [orjson.dumps({"ok": well, **details}, option=orjson.OPT_APPEND_NEWLINE)]
 
         try:

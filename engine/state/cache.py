@@ -137,7 +137,9 @@ class HotCache:
         starts = np.zeros(len(blobs) + 1, np.int64)
         np.cumsum([len(blob) for blob in blobs], out=starts[1:])
         joined = np.frombuffer(bytearray().join(blobs), np.uint8)
-        top = unpack(slots, starts, joined, self.slots, self.heap, self.distinct_counts, self.ring_events_max, self.heap_top)
+        top = unpack(
+            slots, starts, joined, self.slots, self.heap, self.distinct_counts, self.ring_events_max, self.heap_top
+        )
         if top < 0:
             raise FatalError(f"state of entity {int(self.hashes(slots)[-1 - top]):016x} is damaged")
         self.heap_top = top
@@ -153,11 +155,13 @@ class HotCache:
 
     def kinds(self, slots: Int32) -> Int64:
         """The entity number of each slot."""
-        return self.slots[slots, KIND] & 255
+        kinds: Int64 = self.slots[slots, KIND] & 255
+        return kinds
 
     def hashes(self, slots: NDArray[np.integer]) -> UInt64:
         """The key hash of each slot."""
-        return self.slots[slots, KEY].view(np.uint64)
+        hashes: UInt64 = self.slots[slots, KEY].view(np.uint64)
+        return hashes
 
     def take_dirty(self) -> Int32:
         """The dirty slots; the list of them is empty afterwards."""

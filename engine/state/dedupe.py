@@ -65,9 +65,11 @@ class PartitionDedupe:
         """What a flush writes: keys of expired segments, then keys and bytes of segments that have grown."""
         first, following = int(self.counters[FIRST]), int(self.counters[NEXT])
         expired = range(self._flushed_first // SEGMENT_ENTRIES, first // SEGMENT_ENTRIES)
-        grown = range(
-            max(first, self._flushed_next) // SEGMENT_ENTRIES, -(-following // SEGMENT_ENTRIES)
-        ) if following > self._flushed_next else range(0)
+        grown = (
+            range(max(first, self._flushed_next) // SEGMENT_ENTRIES, -(-following // SEGMENT_ENTRIES))
+            if following > self._flushed_next
+            else range(0)
+        )
         rows = []
         for segment in grown:
             entries = np.arange(segment * SEGMENT_ENTRIES, min((segment + 1) * SEGMENT_ENTRIES, following))

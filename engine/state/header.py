@@ -15,7 +15,8 @@ class Header(msgspec.Struct, forbid_unknown_fields=True):
     """Written with every flush. `vector`: next offset to read, per input partition.
 
     `dedupe`: per partition the first live entry, the next one and the newest accepted time (ms). `shards` are those the
-    vector holds for; in the local topology all of them. `entities`: how many of each have been seen. `floor_ms`: up to this event time nothing is known of an absent entity.
+    vector holds for; in the local topology all of them. `entities`: how many of each have been seen. `floor_ms`: up to
+    this event time nothing is known of an absent entity.
     """
 
     fingerprint: str

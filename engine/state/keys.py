@@ -1,8 +1,8 @@
 """The keys of the database: one byte for the kind of record first, then what sorts it within its kind.
 
-    0x00                                    the header: offset vector, counters, fingerprint
-    0x01 partition:u32 segment:u64          a segment of accepted event ids
-    0x10+entity shard:u8 hash:u64           an entity's ring; shard = hash mod 64
+0x00                                    the header: offset vector, counters, fingerprint
+0x01 partition:u32 segment:u64          a segment of accepted event ids
+0x10+entity shard:u8 hash:u64           an entity's ring; shard = hash mod 64
 """
 
 import numpy as np

@@ -149,7 +149,7 @@ class LocalState:
     def _event_feature(self, name: str, batch: Batch) -> NDArray[np.float64]:
         if name == "amount":
             return batch.amounts_minor / self._minor_per_major
-        return batch.times_ms // 3_600_000 % 24.0
+        return (batch.times_ms // 3_600_000 % 24).astype(np.float64)
 
     def warm_up_cache(self) -> None:
         """Runs the kernels that only a flush, a miss or a lack of room would run."""

@@ -1,8 +1,8 @@
 """The RocksDB database that state rests in: point reads, prefix scans, and atomic writes of whole sorted files.
 
 A flush is written as one sorted file beside the database and taken in by one `ingest`: all of it appears, or nothing
-does, and neither a write-ahead log nor a memtable sees the bytes. Against a WriteBatch of the same rows it costs a third
-of the time, and it never holds the interpreter for longer than one put (docs/performance.md).
+does, and neither a write-ahead log nor a memtable sees the bytes. Against a WriteBatch of the same rows it costs a
+third of the time, and it never holds the interpreter for longer than one put (docs/performance.md).
 """
 
 import shutil
@@ -35,7 +35,7 @@ class Store:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._database = Rdict(str(folder / "rocksdb"), self._options)
-        except Exception as error:  # noqa: BLE001  rocksdict raises nothing narrower than Exception
+        except Exception as error:  # rocksdict raises nothing narrower
             raise FatalError(f"state directory {folder} cannot be opened: {error}") from error
         # What a crash left of an unfinished flush was never part of the state.
         self._flush_path.unlink(missing_ok=True)
