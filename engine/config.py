@@ -83,6 +83,7 @@ class Kafka(_Section, frozen=True):
     partitions: int = 12
     replication: int = 1
     topics: Topics = Topics()
+    decision_features: bool = False
     client: dict[str, str | int | bool] = {}
     client_secret_files: dict[str, str] = {}
 
@@ -291,6 +292,10 @@ def config_from_tree(
     mapping = tree.get("mapping")
     if isinstance(mapping, dict) and isinstance(mapping.get("base"), str):
         tree["mapping"] = _merge(read_mapping(mapping["base"], folder), mapping)
+    if "entities" not in tree:
+        # Whoever defines no features means those that the model in the package was trained on.
+        profile = tomllib.loads(default_profile())
+        tree |= {key: profile[key] for key in ("entities", "event") if key not in tree}
     tree["folder"] = folder.absolute()
     try:
         config = msgspec.convert(tree, Config)

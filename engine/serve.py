@@ -17,7 +17,7 @@ def serve(config: Config, stop: threading.Event, *, accept_cold_state: bool = Fa
     set_up_logs(config.observe)
     with ExitStack() as resources_open:
         source = resources_open.enter_context(Input(config))
-        assembled = assemble(config, resources_open, on_disk=True)
+        assembled = assemble(config, resources_open, on_disk=True, with_features=config.kafka.decision_features)
         delivery = resources_open.enter_context(AtLeastOnce(config, source))
         worker = Worker(config, assembled.pipeline, source, delivery, stop, accept_cold_state)
         metrics = assembled.pipeline.metrics

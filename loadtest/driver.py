@@ -213,11 +213,11 @@ class _Sender:
         self._topic = load.topic
         self._progress = progress
         self._failed: str | None = None
-        self._producer = Producer({**PRODUCER, **load.producer})
         try:
+            self._producer = Producer({**PRODUCER, **load.producer})
             self._producer.list_topics(load.topic, timeout=ANSWER_TIMEOUT_S)  # connects before the first event is due
         except KafkaException as error:
-            raise LoadTestError(f"no Kafka broker answers the driver: {error.args[0].str()}") from error
+            raise LoadTestError(f"the driver cannot use Kafka: {error.args[0].str()}") from error
 
     def send(self, traffic: Traffic, messages: list[dict[str, bytes]], link: Connection) -> bool:
         """Sends one chunk, each event when it is due; false when told to stop."""

@@ -22,12 +22,21 @@ def parse(text: str, environment: dict[str, str] | None = None, folder: Path = P
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[kafka]\nbootstap = 1", ["kafka", "unknown field `bootstap`"]),
+        ("[kafka]\nbootstap = 1", ["kafka: ", "unknown field `bootstap`", "allowed: bootstrap, input"]),
+        ("folder = '/tmp'", ["unknown field `folder`"]),
         ("[kafka]\ncommit_interval_ms = 'a'", ["kafka.commit_interval_ms", "'a'", "`int`"]),
         ("[kafka]\ncommit_interval_ms = 0", ["kafka", "commit_interval_ms", "0", "at least 1"]),
-        ("[kafka]\ndelivery = 'maybe'", ["kafka.delivery", "'maybe'"]),
+        ("[kafka]\ndelivery = 'maybe'", ["kafka.delivery", "'maybe'", "allowed: at_least_once"]),
+        (
+            "[kafka.client]\n'request.required.acks' = 0",
+            ["client", "'request.required.acks' is set by Tidegate itself"],
+        ),
+        ("[kafka.client]\n'linger.ms' = 2.5", ["kafka.client.linger.ms 2.5"]),
         ("[kafka.client]\nacks = 0", ["kafka", "client", "'acks' is set by Tidegate itself"]),
-        ("[mapping]\nevent_time = { field = 't', unit = 'us' }", ["mapping.event_time.unit", "'us'"]),
+        (
+            "[mapping]\nevent_time = { field = 't', unit = 'us' }",
+            ["mapping.event_time.unit", "'us'", "allowed: ms, s, iso8601"],
+        ),
         ("[mapping]\nlate_after = '5'", ["mapping", "late_after", "'5'", "ms, s, m, h or d"]),
         ("[mapping]\nevent_bytes_max = 0", ["mapping", "event_bytes_max", "0", "at least 1"]),
         ("[mapping]\npartition_key = 'ip'", ["mapping.partition_key", "'ip'", "card"]),
@@ -39,10 +48,19 @@ def parse(text: str, environment: dict[str, str] | None = None, folder: Path = P
         ("[state]\nflush_interval_s = 0.0", ["state", "flush_interval_s", "0.0", "positive"]),
         ("[policy]\nchallenge = 900\nreview = 800", ["policy", "900, 800, 950", "ascend"]),
         ("[observe]\nlisten = '9464'", ["observe", "listen", "'9464'", "HOST:PORT"]),
+        ("[observe]\nlisten = 'localhost:65536'", ["observe", "listen", "'localhost:65536'", "0..65535"]),
+        ("[observe]\nlog_format = 'xml'", ["observe.log_format", "'xml'", "allowed: json, console"]),
+        ("[observe]\nlog_level = 'loud'", ["observe.log_level", "'loud'", "debug, info, warning, error"]),
         ("[event]\nfeatures = ['size']", ["event.features", "'size'", "amount, hour_of_day"]),
         ("[entities.ip]\nwindows = ['1y']\naggregates = ['count']", ["entities.ip.windows", "'1y'", "as in 90s"]),
         ("[entities.ip]\nwindows = ['1h']\naggregates = ['sum']", ["entities.ip.aggregates", "'sum'", "sum.amount"]),
-        ("[entities.ip]\nwindows = ['1h']", ["entities", "missing required field `aggregates`"]),
+        ("[entities.ip]\nwindows = ['1h']", ["entities.ip: ", "missing required field `aggregates`"]),
+        ("[entities.ip]\nwindow = ['1h']", ["entities.ip: ", "`window`", "allowed: windows, aggregates, key"]),
+        ("[entities.ip]\nwindows = ['1h', 2]\naggregates = ['count']", ["entities.ip.windows.1 2", "`str`"]),
+        ("[entities]\nip = 3", ["entities.ip 3"]),
+        ("[entities.IP]\nwindows = ['1h']\naggregates = ['count']", ["entities", "'IP'", "lower-case"]),
+        ("[entities.'a.b']\nwindows = ['1h']\naggregates = ['count']", ["entities", "'a.b'", "lower-case"]),
+        ("[entities.event]\nwindows = ['1h']\naggregates = ['count']", ["entities", "not 'event'"]),
         ("[kafka", ["not valid TOML"]),
     ],
 )
@@ -52,10 +70,14 @@ def test_an_error_names_key_value_and_what_is_allowed(text: str, said: list[str]
     assert [part for part in said if part not in str(raised.value)] == []
 
 
-@pytest.mark.parametrize("text", ["", "[entities]"])
-def test_without_an_entity_there_is_nothing_to_do(text: str) -> None:
+def test_without_an_entity_there_is_nothing_to_do() -> None:
     with pytest.raises(ConfigError, match="entities"):
-        parse_config(text, Path(), {})
+        parse_config("[entities]", Path(), {})
+
+
+def test_a_configuration_that_defines_no_features_means_those_of_the_shipped_model() -> None:
+    shipped = parse_config(default_profile(), Path(), {}).feature_spec()
+    assert parse_config("", Path(), {}).feature_spec() == shipped
 
 
 def test_the_default_profile_is_valid() -> None:
@@ -89,6 +111,7 @@ def test_the_environment_overrides_any_key() -> None:
     [
         ("TIDEGATE__KAFKA__COMMIT_INTERVAL_MS", "soon", ["kafka.commit_interval_ms", "'soon'", "`int`"]),
         ("TIDEGATE__KAFKA__NO_SUCH_KEY", "1", ["kafka", "`no_such_key`"]),
+        ("TIDEGATE__FOLDER", "/tmp", ["`folder`"]),
         (
             "TIDEGATE__ENTITIES__CARD__WINDOWS__X",
             "1",
@@ -106,7 +129,8 @@ def test_an_error_in_the_environment_names_the_key(variable: str, value: str, sa
 
 
 @pytest.mark.parametrize(
-    "key", ["sasl.password", "ssl.key.password", "ssl.keystore.password", "sasl.oauthbearer.client.secret"]
+    "key",
+    ["sasl.password", "ssl.key.password", "ssl.key.pem", "ssl.keystore.password", "sasl.oauthbearer.client.secret"],
 )
 def test_a_secret_in_the_file_is_refused_and_not_repeated(key: str) -> None:
     with pytest.raises(ConfigError, match=f"kafka.client.{key}: secrets are not read") as raised:
@@ -127,6 +151,18 @@ def test_secrets_come_from_the_environment_or_from_files(tmp_path: Path) -> None
         "sasl.password": "from the environment",
         "ssl.key.password": "from a file",
     }
+
+
+@pytest.mark.parametrize("password", ["2.5", "0012", "1_000", "true", '"quoted"'])
+def test_a_password_in_the_environment_is_taken_as_it_is(password: str) -> None:
+    config = parse("", {"TIDEGATE__KAFKA__CLIENT__SASL_PASSWORD": password})
+    assert client_settings(config)["sasl.password"] == password
+
+
+def test_an_error_about_a_secret_does_not_repeat_it() -> None:
+    with pytest.raises(ConfigError, match=r"kafka\.client\.sasl\.password: ") as raised:
+        parse("", {"TIDEGATE__KAFKA__CLIENT": '{ "sasl.password" = 271.828 }'})
+    assert "271" not in str(raised.value)
 
 
 def test_a_missing_secret_file_is_named(tmp_path: Path) -> None:
@@ -225,6 +261,12 @@ def test_the_flag_goes_before_the_environment_before_the_folder(
     assert find_config("flag.toml", environment) == Path("flag.toml")
     assert find_config(None, environment) == Path("environment.toml")
     assert find_config(None, {}) == Path("tidegate.toml")
+
+
+def test_a_file_that_is_not_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "tidegate.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"tidegate\.toml cannot be read: .*utf-8"):
+        load_config(tmp_path / "tidegate.toml", {})
 
 
 @pytest.mark.parametrize(("flag", "environment"), [("no.toml", {}), (None, {"TIDEGATE_CONFIG": "no.toml"})])
