@@ -25,7 +25,7 @@ from loadtest.report import Received, Report, Sent
 from loadtest.settings import TrafficSettings
 from loadtest.view import screen
 
-TURN_S = 0.25
+TURN_S = 0.5
 HISTORY_S = 1.0
 # A thread that waits for the interpreter, as the reader does while the view is drawn, waits no longer than this.
 SWITCH_INTERVAL_S = 0.0005
