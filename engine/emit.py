@@ -142,32 +142,27 @@ class Encoder:
         return orjson.dumps(fields)
 
 
-class _InexactNames(dict[int, bytes]):
-    """The `inexact` list of a row by the code of its flags; few codes ever occur, so each is rendered once."""
+class _InexactNames(dict[bytes, bytes]):
+    """The `inexact` list of a row by its flags as bytes; few combinations ever occur, so each is rendered once."""
 
     def __init__(self, spec: FeatureSpec) -> None:
         super().__init__()
-        self._spec = spec
-        radixes = [len(entity.windows) + 1 for entity in spec.entities]
-        self._weights = np.cumprod([1, *radixes])
-        self._all_exact = np.array([len(entity.windows) for entity in spec.entities])
+        self._entities = spec.entities
 
     def texts(self, matrix: FeatureMatrix) -> list[bytes]:
         """The names of inexact (entity, window) pairs of each row, quoted, separated by commas."""
-        codes = (matrix.exact_windows * self._weights[:-1]).sum(axis=1)
-        bits = (matrix.exact_all * (1 << np.arange(matrix.exact_all.shape[1]))).sum(axis=1)
-        return [self[code] for code in (bits * int(self._weights[-1]) + codes).tolist()]
+        flags = np.concatenate((matrix.exact_windows, matrix.exact_all), axis=1)
+        return [self[row] for row in flags.view(f"V{flags.shape[1]}").ravel().tolist()]
 
-    def __missing__(self, code: int) -> bytes:
-        bits, rest = divmod(code, int(self._weights[-1]))
+    def __missing__(self, flags: bytes) -> bytes:
+        exact_windows, exact_all = flags[: len(self._entities)], flags[len(self._entities) :]
         names = []
-        for kind, entity in enumerate(self._spec.entities):
-            exact = rest // int(self._weights[kind]) % (len(entity.windows) + 1)
+        for entity, exact, windowless_exact in zip(self._entities, exact_windows, exact_all, strict=True):
             names += [f"{entity.name}.{window}" for window in entity.windows[exact:]]
-            if entity.windowless and not bits >> kind & 1:
+            if entity.windowless and not windowless_exact:
                 names.append(f"{entity.name}.all")
-        self[code] = b",".join(orjson.dumps(name) for name in names)
-        return self[code]
+        self[flags] = b",".join(orjson.dumps(name) for name in names)
+        return self[flags]
 
 
 def _constant(text: bytes) -> bytes:

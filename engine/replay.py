@@ -1,15 +1,18 @@
 """Files in, decisions out: the same pipeline without a broker, in bounded memory."""
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import orjson
 
 from engine.assemble import assemble
 from engine.config import Config
+from engine.errors import ConfigError
 from engine.events import DeadLetter, Records
 from engine.state.local import LocalState
 
@@ -49,9 +52,10 @@ def replay(
     with ExitStack() as resources_open:
         config = with_scratch_state(config, resources_open)
         pipeline = assemble(config, resources_open, on_disk=True, with_features=with_features).pipeline
-        decisions = resources_open.enter_context(files.decisions.open("wb"))
-        alerts = resources_open.enter_context((files.alerts or Path("/dev/null")).open("wb"))
-        dead_letters = resources_open.enter_context((files.dead_letters or Path("/dev/null")).open("wb"))
+        decisions, alerts, dead_letters = (
+            resources_open.enter_context(_create(path or Path(os.devnull)))
+            for path in (files.decisions, files.alerts, files.dead_letters)
+        )
         for batch in records:
             outputs = pipeline.process(batch)
             decisions.writelines(message["value"] + b"\n" for message in outputs.decisions)
@@ -65,6 +69,13 @@ def replay(
             flush_when_full(pipeline.state, config)
             advance(summary)
     return summary
+
+
+def _create(path: Path) -> BinaryIO:
+    try:
+        return path.open("wb")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def flush_when_full(state: LocalState, config: Config) -> None:

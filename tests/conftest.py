@@ -1,4 +1,4 @@
-"""Fixtures for tests against a real Kafka broker; such tests are marked `broker`."""
+"""The hypothesis profile of all tests; fixtures for tests against a real Kafka broker, which are marked `broker`."""
 
 import os
 from collections.abc import Iterator
@@ -8,9 +8,13 @@ from uuid import uuid4
 
 import pytest
 from confluent_kafka.admin import AdminClient
+from hypothesis import settings
 
 from engine.errors import RetriableError
 from engine.kafka import topics
+
+settings.register_profile("tidegate", deadline=None, max_examples=200, print_blob=True)
+settings.load_profile("tidegate")
 
 ROOT = Path(__file__).parent.parent
 ANSWER_TIMEOUT_S = 5.0

@@ -114,7 +114,7 @@ class HotCache:
         )
         opened = self.used - before
         self.misses += opened
-        self.hits += events * entities - opened
+        self.hits += int(np.count_nonzero(found >= 0)) - opened
         if opened:
             self._load(missing[:opened].astype(np.int64))
         return found
@@ -150,8 +150,9 @@ class HotCache:
         return lengths
 
     def dirty_bytes(self) -> int:
-        """Memory of the rings that the next flush would write."""
-        return 8 * int(ring_words(self.dirty[: self.dirty_count], self.slots, self.distinct_counts))
+        """Memory, rings and slots, of what the next flush would write."""
+        rings = 8 * int(ring_words(self.dirty[: self.dirty_count], self.slots, self.distinct_counts))
+        return rings + self.dirty_count * BYTES_PER_SLOT
 
     def kinds(self, slots: Int32) -> Int64:
         """The entity number of each slot."""
