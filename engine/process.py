@@ -1,14 +1,11 @@
 """A worker in a process of its own: started from a configuration, awaited, asked for its numbers, stopped.
 
-    start ----> wait_ready ----> samples, check ... ----> stop (SIGTERM: drains)
-      |             |                                 \\-> kill (SIGKILL: as a crash would)
-      +-- died: every method but `kill` raises what the worker said last, as the error it ended with
-
-Run as a module this is the worker's side: `tidegate`, but ending at once when whoever started it is gone.
+start ----> wait_ready ----> samples, check ... ----> stop (SIGTERM: drains)
+  |             |                                 \\-> kill (SIGKILL: as a crash would)
+  +-- died: every method but `kill` raises what the worker said last, as the error it ended with
 """
 
 import http.client
-import os
 import signal
 import socket
 import subprocess
@@ -29,7 +26,6 @@ READY_POLL_S = 0.05
 READY_DEADLINE_S = 300.0
 STOP_DEADLINE_S = 60.0
 ANSWER_TIMEOUT_S = 5.0
-ORPHANED_EXIT_CODE = 1
 
 _ERRORS = {error.exit_code: error for error in (ConfigError, RetriableError, FencedError, FatalError)}
 
@@ -46,7 +42,7 @@ class WorkerProcess:
         arguments = ["run", "--config", str(config_file), "--bootstrap", bootstrap]
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "engine.process", *arguments],
+                [sys.executable, "-m", "engine.child", *arguments],
                 env={**environment, "TIDEGATE__OBSERVE__LISTEN": f"{HOST}:{self._port}"},
                 # Never written to: it ends when we do, and so tells the worker.
                 stdin=subprocess.PIPE,
@@ -147,16 +143,3 @@ def _free_port() -> int:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
     return port
-
-
-def _end_with_parent() -> None:
-    """Returns never: standard input is a pipe that ends when the parent does."""
-    os.read(sys.stdin.fileno(), 1)
-    os._exit(ORPHANED_EXIT_CODE)
-
-
-if __name__ == "__main__":
-    from engine.cli import main
-
-    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
-    main(prog_name="tidegate")
