@@ -143,7 +143,9 @@ def _engine(config: Config, assembled: Assembled, workload: Workload) -> tuple[C
     with Input(config) as source, AtLeastOnce(config, source) as delivery:
         sample = _Sample(assembled.pipeline, [], [])
         worker = Worker(config, assembled.pipeline, source, delivery, threading.Event())
-        loop = Loop(worker, worker.recover())
+        vector = worker.recover()
+        assert vector is not None  # nobody sets its stop event
+        loop = Loop(worker, vector)
         _turn_until(loop, metrics, workload.warm_up_events, sample)
         before = {stage: histogram.total for stage, histogram in metrics.stage_seconds.items()}
         first, started, cpu = metrics.events, time.perf_counter(), time.process_time()

@@ -21,7 +21,7 @@ from engine.kafka.consume import Input
 from engine.kafka.deliver import AtLeastOnce
 from engine.observe.metrics import latencies_s
 from engine.pipeline import Pipeline
-from engine.recovery import plan_recovery
+from engine.recovery import Plan, plan_recovery
 
 _log = logging.getLogger("tidegate.worker")
 
@@ -48,6 +48,8 @@ class Worker:
     def run(self) -> None:
         """Recovers, then decides until told to stop; ends with everything committed and the state on disk."""
         vector = self.recover()
+        if vector is None:
+            return
         loop = Loop(self, vector)
         self.pipeline.metrics.role = "active"
         self.ready = True
@@ -59,8 +61,8 @@ class Worker:
         loop.drain()
         _log.info("stopped", extra={"events": self.pipeline.metrics.events})
 
-    def recover(self) -> dict[int, int]:
-        """Brings the state up to the committed offsets and returns them."""
+    def recover(self) -> dict[int, int] | None:
+        """Brings the state up to the committed offsets and returns them; None where it was told to stop meanwhile."""
         state = self.pipeline.state
         self._check_origin()
         plan = plan_recovery(
@@ -70,13 +72,16 @@ class Worker:
             accept_cold_state=self.accept_cold_state,
         )
         self._cold = plan.cold
+        # Before anything goes to disk, for state without a committed offset is refused.
+        self.source.commit(plan.begin)
         if plan.replay:
             self.pipeline.metrics.role = "replaying"
             _log.info("replaying into the state", extra={"events": plan.events})
-            self._replay(plan.replay)
+            if not self._replay(plan):
+                return None
+        if state.header.vector != plan.begin:
             state.begin_flush(plan.begin)
             state.finish_flush()
-        self.source.commit(plan.begin)
         self.source.start(plan.begin)
         return plan.begin
 
@@ -100,17 +105,18 @@ class Worker:
             )
         header.cluster_id, header.topic, header.topic_id = here
 
-    def _replay(self, ranges: dict[int, tuple[int, int]]) -> None:
-        """Absorbs [from, to) of each partition, output suppressed."""
-        metrics, source = self.pipeline.metrics, self.source
-        until = {partition: to for partition, (_, to) in ranges.items()}
-        position = {partition: start for partition, (start, _) in ranges.items()}
+    def _replay(self, plan: Plan) -> bool:
+        """Absorbs [from, to) of each partition, output suppressed; false where it was told to stop before the end."""
+        metrics, state, source = self.pipeline.metrics, self.pipeline.state, self.source
+        until = {partition: to for partition, (_, to) in plan.replay.items()}
+        position = {partition: start for partition, (start, _) in plan.replay.items()}
         source.start(position)
         while not self.stop.is_set():
             metrics.replay_remaining = sum(max(0, until[p] - position[p]) for p in until)
             # A partition can end before `to` where transaction markers take up offsets.
             if all(position[p] >= until[p] or source.ends.get(p, -1) >= until[p] for p in until):
-                break
+                source.stop()
+                return True
             records = self.poll()
             if records is None:
                 continue
@@ -118,12 +124,10 @@ class Worker:
             replayed = select(records, records.offsets < np.array([until[p] for p in records.partitions.tolist()]))
             self.pipeline.absorb(replayed)
             metrics.replayed_events += len(replayed)
-            if self.pipeline.state.crowded(self.config.kafka.batch_events_max):
-                self.pipeline.state.begin_flush({p: min(position[p], until[p]) for p in until})
-                self.pipeline.state.finish_flush()
-        source.stop()
-        if self.stop.is_set():
-            raise FatalError("stopped during the replay; the next start begins it again")
+            if state.crowded(self.config.kafka.batch_events_max):
+                state.begin_flush({**plan.begin, **{p: min(position[p], until[p]) for p in until}})
+                state.finish_flush()
+        return False
 
 
 class Loop:

@@ -23,9 +23,7 @@ ANSWER_TIMEOUT_S = 5.0
 class TopicFactory(Protocol):
     """Makes a topic that no other test has and returns its name; it is deleted when the test ends."""
 
-    def __call__(
-        self, name: str = "topic", partitions: int = 1, config: dict[str, str] | None = None
-    ) -> str: ...
+    def __call__(self, name: str = "topic", partitions: int = 1, config: dict[str, str] | None = None) -> str: ...
 
 
 def noted_bootstrap() -> str | None:

@@ -44,7 +44,8 @@ def producer_settings(config: Config) -> dict[str, Any]:
     return {
         "linger.ms": 2,
         "queue.buffering.max.messages": 200_000,
-        "queue.buffering.max.kbytes": 262_144,
+        # A dead letter is as large as what was refused for its size.
+        "message.max.bytes": 8 * 1024 * 1024,
         "batch.num.messages": 10_000,
         **{key: value for key, value in admin_settings(config).items() if not key.startswith(_CONSUMER_KEYS)},
         "enable.idempotence": True,

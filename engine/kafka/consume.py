@@ -8,7 +8,7 @@ from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException
 from engine.config import Config
 from engine.errors import ConfigError, FatalError, RetriableError
 from engine.events import Records
-from engine.kafka.client import consumer_settings
+from engine.kafka.client import admin_settings, consumer_settings
 from engine.kafka.topics import cluster_identity
 
 ANSWER_TIMEOUT_S = 10.0
@@ -22,11 +22,8 @@ class Input:
         self._config = config
         self.topic = config.kafka.input
         self.ends: dict[int, int] = {}
-        settings = consumer_settings(config)
-        self.cluster_id, self.topic_id = cluster_identity(
-            {k: v for k, v in settings.items() if k in ("bootstrap.servers",) or k in config.kafka.client}, self.topic
-        )
-        self._consumer = Consumer(settings)
+        self.cluster_id, self.topic_id = cluster_identity(admin_settings(config), self.topic)
+        self._consumer = Consumer(consumer_settings(config))
         self.partitions = self._find_partitions()
 
     def _find_partitions(self) -> list[int]:

@@ -7,16 +7,18 @@ makes the same decisions again, with the same `decision_id`.
 from types import TracebackType
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import Message as Delivered
 
 from engine.config import Config
-from engine.emit import Outputs
+from engine.emit import Message, Outputs
 from engine.errors import FatalError
 from engine.events import DeadLetter
 from engine.kafka.client import producer_settings
 from engine.kafka.consume import Input
 
 QUEUE_MESSAGES_MAX = 200_000
+QUEUE_BYTES_MAX = 256 * 1024 * 1024
 POLL_S = 0.1
 
 
@@ -34,29 +36,47 @@ class AtLeastOnce:
         self._send(self._topics.decisions, outputs.decisions)
         self._send(self._topics.alerts, outputs.alerts)
         for letter in outputs.dead_letters:
-            self._make_room(1)
-            self._producer.produce(
-                self._topics.dead_letters,
-                value=letter.value,
-                headers=_headers(letter),
-                on_delivery=self._on_failure,
-            )
+            self._send_letter(letter)
         self._producer.poll(0)
         self._check()
 
-    def _send(self, topic: str, messages: list[Any]) -> None:
+    def _send(self, topic: str, messages: list[Message]) -> None:
         if not messages:
             return
-        self._make_room(len(messages))
-        # With room made first, all or nothing is queued; the count is the only word that says so.
-        queued = self._producer.produce_batch(topic, messages, on_delivery=self._on_failure)
-        if queued != len(messages):
-            raise FatalError(f"{topic}: only {queued} of {len(messages)} messages were queued")
+        self._make_room(len(messages), sum(len(message["value"]) for message in messages) // len(messages))
+        left: list[Any] = list(messages)
+        # A full queue takes part of the batch and raises nothing; the count is the only word that says so.
+        while self._producer.produce_batch(topic, left, on_delivery=self._on_failure) < len(left):
+            left = [message for message in left if "_error" in message]
+            for message in left:
+                error = message.pop("_error")
+                if error.code() != KafkaError._QUEUE_FULL:
+                    raise FatalError(f"{topic}: a message could not be queued: {error.str()}")
+            self._wait()
 
-    def _make_room(self, messages: int) -> None:
-        while len(self._producer) + messages > QUEUE_MESSAGES_MAX:
-            self._producer.poll(POLL_S)
-            self._check()
+    def _send_letter(self, letter: DeadLetter) -> None:
+        while True:
+            try:
+                self._producer.produce(
+                    self._topics.dead_letters,
+                    value=letter.value,
+                    headers=_headers(letter),
+                    on_delivery=self._on_failure,
+                )
+            except BufferError:
+                self._wait()
+                continue
+            return
+
+    def _make_room(self, messages: int, bytes_each: int) -> None:
+        """Waits until so many messages may be queued; earlier ones are taken to be of the same size."""
+        messages_max = min(QUEUE_MESSAGES_MAX, QUEUE_BYTES_MAX // max(bytes_each, 1))
+        while len(self._producer) > max(0, messages_max - messages):
+            self._wait()
+
+    def _wait(self) -> None:
+        self._producer.poll(POLL_S)
+        self._check()
 
     def commit(self, vector: dict[int, int]) -> None:
         """Makes everything produced so far, and the offsets it came from, final.
@@ -69,7 +89,7 @@ class AtLeastOnce:
         self._check()
         self._source.commit(vector)
 
-    def _on_failure(self, error: KafkaError | None, message: Message) -> None:
+    def _on_failure(self, error: KafkaError | None, message: Delivered) -> None:
         if error is not None:
             self._failed = f"{message.topic()}: {error.str()}"
 

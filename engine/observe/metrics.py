@@ -92,7 +92,6 @@ class Metrics:
         self.commits = 0
         self.replayed_events = 0
         self.replay_remaining = 0
-        self.model_load_failures = 0
         self.role = "starting"
         self.lag_events: dict[int, int] = {}
         self.lag_seconds = 0.0
@@ -166,7 +165,6 @@ class MetricsCollector(Collector):
             "state_cache_misses": ("Entity look-ups not found in memory.", m.cache_misses),
             "state_flushes": ("Flushes of state to disk.", m.flushes),
             "replayed_events": ("Events replayed into the state at start.", m.replayed_events),
-            "model_load_failures": ("Models that were refused.", m.model_load_failures),
         }
         for name, (text, value) in plain.items():
             yield CounterMetricFamily(f"tidegate_{name}", text, value=value)

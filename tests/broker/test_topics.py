@@ -125,9 +125,7 @@ def test_a_client_that_the_broker_refuses(conf: dict[str, str]) -> None:
 
 
 def test_a_broker_that_is_not_there() -> None:
-    with pytest.raises(
-        RetriableError, match=r"no Kafka broker answers at 127\.0\.0\.1:1 within 0\.2 s: .*refused"
-    ):
+    with pytest.raises(RetriableError, match=r"no Kafka broker answers at 127\.0\.0\.1:1 within 0\.2 s: .*refused"):
         plan({"bootstrap.servers": "127.0.0.1:1"}, [TopicSpec("any", 1, 1)], timeout_s=0.2)
 
 

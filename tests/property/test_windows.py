@@ -33,7 +33,7 @@ def _check(state: LocalState, spec, events: list[Event], cuts: list[int], betwee
     """Feeds the events in batches that end at `cuts` and compares every value that is flagged exact."""
     done: list[Event] = []
     bounds = [0, *sorted(c for c in set(cuts) if 0 < c < len(events)), len(events)]
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in itertools.pairwise(bounds):
         batch = batch_of(events[start:stop], spec)
         assert len(state.accept(batch)) == stop - start
         matrix = state.features(batch)

@@ -85,7 +85,7 @@ def unusual(**features: float) -> np.ndarray:
 
 
 def test_only_decisions_that_are_not_approve_have_reasons() -> None:
-    values = np.concatenate([unusual(card__count__10s=50.0)] * 3)
+    values = np.concatenate([unusual(card__count__1m=90.0), unusual(card__count__10s=50.0), unusual()])
     decisions = decide([0.1, 0.9, 0.2], values=values)
     assert decisions.flagged.tolist() == [1]
     assert [reason["feature"] for reason in decisions.reasons[0]] == ["card.count.10s"]

@@ -35,7 +35,6 @@ FAMILIES = {
     "transaction_commits": set(),
     "state_cache_hits": set(),
     "state_cache_misses": set(),
-    "model_load_failures": set(),
     "worker_role": {"role"},
     "consumer_lag_events": {"partition"},
     "consumer_lag_seconds": set(),

@@ -1,0 +1,227 @@
+"""One application on the real broker: topics of its own, a state directory, and the workers that run it."""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
+from numpy.typing import NDArray
+
+from engine.config import Config, parse_config
+from engine.process import WorkerProcess
+from engine.state.header import Header
+from engine.state.peek import read_header
+from tests.conftest import TopicFactory
+
+# Far longer than anything takes: a test that waits so long has failed.
+GIVE_UP_S = 120.0
+ANSWER_TIMEOUT_S = 10.0
+FETCH_MESSAGES = 10_000
+# Input that bears old timestamps must not be cleaned away.
+KEPT = {"retention.ms": "-1"}
+LARGE = {"max.message.bytes": str(4 * 1024 * 1024)}
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One record as it was sent, and where it went."""
+
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    timestamp_ms: int
+
+
+@dataclass
+class Application:
+    """What outlasts its workers."""
+
+    bootstrap: str
+    folder: Path
+    input: str
+    decisions: str
+    alerts: str
+    dead_letters: str
+    application_id: str
+    partitions: int
+    sent: list[Sent] = field(default_factory=list)
+
+    def config_text(self, **settings: str | int | float | bool) -> str:
+        """Low thresholds; `kafka__commit_interval_ms=5` sets that key of that table."""
+        tables: dict[str, dict[str, Any]] = {
+            "policy": {"challenge": 2, "review": 5, "decline": 900},
+            "kafka": {"input": self.input, "application_id": self.application_id, "decision_features": True},
+            "kafka.topics": {"decisions": self.decisions, "alerts": self.alerts, "dead_letters": self.dead_letters},
+            "state": {"dir": "state", "cache_bytes_max": 64 << 20, "dirty_bytes_max": 16 << 20},
+            "observe": {"log_format": "json"},
+        }
+        for name, value in settings.items():
+            table, _, key = name.partition("__")
+            tables.setdefault(table, {})[key] = value
+        return "".join(
+            f"[{table}]\n" + "".join(f"{json.dumps(key)} = {json.dumps(value)}\n" for key, value in entries.items())
+            for table, entries in tables.items()
+        )
+
+    def config(self, **settings: str | int | float | bool) -> Config:
+        """The same, validated."""
+        return parse_config(self.config_text(**settings), self.folder, {"TIDEGATE__KAFKA__BOOTSTRAP": self.bootstrap})
+
+    @contextmanager
+    def worker(self, **settings: str | int | float | bool) -> Iterator[WorkerProcess]:
+        """A running worker, ready for events."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE")}
+        with WorkerProcess(self.config_text(**settings), self.folder, self.bootstrap, environment) as worker:
+            worker.wait_ready(threading.Event())
+            yield worker
+
+    def produce(
+        self,
+        values: Sequence[bytes | None],
+        keys: Sequence[bytes | None],
+        times_ms: NDArray[np.int64] | Sequence[int],
+        **settings: Any,
+    ) -> None:
+        """Sends records with these timestamps and remembers where each one went."""
+        rows: list[Message | None] = [None] * len(values)
+
+        def note(row: int) -> Callable[[Any, Message], None]:
+            def on_delivery(error: Any, message: Message) -> None:
+                if error is not None:
+                    raise KafkaException(error)
+                rows[row] = message
+
+            return on_delivery
+
+        producer = Producer(
+            {
+                "bootstrap.servers": self.bootstrap,
+                "partitioner": "murmur2_random",
+                "queue.buffering.max.messages": 1_000_000,
+                "linger.ms": 5,
+                **settings,
+            }
+        )
+        with closing(producer):
+            for row, (value, key, time_ms) in enumerate(zip(values, keys, np.asarray(times_ms).tolist(), strict=True)):
+                producer.produce(self.input, value, key, timestamp=time_ms, on_delivery=note(row))
+                if row % 1_000 == 0:
+                    producer.poll(0)
+            assert producer.flush(GIVE_UP_S) == 0
+        for message, key, value, time_ms in zip(rows, keys, values, np.asarray(times_ms).tolist(), strict=True):
+            assert message is not None
+            self.sent.append(Sent(message.partition(), message.offset(), key, value, time_ms))
+
+    def committed(self) -> dict[int, int]:
+        """The committed offset of each partition that has one."""
+        with closing(self._consumer(self.application_id)) as consumer:
+            answers = consumer.committed(self._places(), timeout=ANSWER_TIMEOUT_S)
+        return {answer.partition: answer.offset for answer in answers if answer.offset >= 0}
+
+    def commit(self, vector: dict[int, int]) -> None:
+        """Sets the committed offsets, as an operator would."""
+        with closing(self._consumer(self.application_id)) as consumer:
+            places = [TopicPartition(self.input, partition, offset) for partition, offset in vector.items()]
+            consumer.commit(offsets=places, asynchronous=False)
+
+    def ends(self) -> dict[int, int]:
+        """The next offset to be written, per partition of the input."""
+        with closing(self._consumer("test")) as consumer:
+            return {
+                place.partition: consumer.get_watermark_offsets(place, timeout=ANSWER_TIMEOUT_S)[1]
+                for place in self._places()
+            }
+
+    def wait_committed(self, worker: WorkerProcess) -> None:
+        """Returns once everything that was sent is committed."""
+        ends = self.ends()
+        give_up_at = time.monotonic() + GIVE_UP_S
+        while self.committed() != ends:
+            worker.check()
+            assert time.monotonic() < give_up_at, f"committed {self.committed()}, the topic ends at {ends}"
+
+    def header(self) -> Header:
+        """What the state on disk says of itself; no worker may be running."""
+        header = read_header(self.folder / "state")
+        assert header is not None
+        return header
+
+    def reader(self, topic: str) -> "Reader":
+        """Reads one of the outputs from its beginning."""
+        return Reader(self.bootstrap, topic)
+
+    def read_all(self, topic: str) -> list[Message]:
+        """Everything that an output holds now."""
+        with closing(self.reader(topic)) as reader:
+            reader.read_to_end()
+            return reader.messages
+
+    def _places(self) -> list[TopicPartition]:
+        return [TopicPartition(self.input, partition) for partition in range(self.partitions)]
+
+    def _consumer(self, group: str) -> Consumer:
+        return Consumer({"bootstrap.servers": self.bootstrap, "group.id": group, "enable.auto.commit": False})
+
+
+class Reader:
+    """Every message of a topic, from the first on."""
+
+    def __init__(self, bootstrap: str, topic: str) -> None:
+        self.messages: list[Message] = []
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": bootstrap,
+                "group.id": "test",
+                "enable.auto.commit": False,
+                "auto.offset.reset": "error",
+            }
+        )
+        found = self._consumer.list_topics(topic, timeout=ANSWER_TIMEOUT_S).topics[topic].partitions
+        self._places = [TopicPartition(topic, partition, 0) for partition in found]
+        self._consumer.assign(self._places)
+
+    def read_until(self, count: int, worker: WorkerProcess | None = None) -> None:
+        """Returns once so many messages were read; fails where the worker ends before."""
+        give_up_at = time.monotonic() + GIVE_UP_S
+        while len(self.messages) < count:
+            self._take(self._consumer.consume(FETCH_MESSAGES, 0.05))
+            assert time.monotonic() < give_up_at, f"{len(self.messages)} of {count} messages arrived"
+            if worker is not None and len(self.messages) < count:
+                worker.check()
+
+    def read_to_end(self) -> None:
+        """Returns once everything was read that the topic holds when this is called."""
+        ends = [self._consumer.get_watermark_offsets(place, timeout=ANSWER_TIMEOUT_S)[1] for place in self._places]
+        self.read_until(sum(ends))
+
+    def _take(self, messages: list[Message]) -> None:
+        for message in messages:
+            if message.error() is not None:
+                raise KafkaException(message.error())
+        self.messages += messages
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+def new_application(bootstrap: str, folder: Path, topic_factory: TopicFactory, partitions: int = 1) -> Application:
+    """Topics that nobody else has, and an empty folder."""
+    made = topic_factory("transactions", partitions, KEPT | LARGE)
+    return Application(
+        bootstrap=bootstrap,
+        folder=folder,
+        input=made,
+        decisions=topic_factory("decisions", partitions),
+        alerts=topic_factory("alerts", partitions),
+        dead_letters=topic_factory("dead-letters", partitions, LARGE),
+        application_id=made,
+        partitions=partitions,
+    )
