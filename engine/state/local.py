@@ -15,7 +15,7 @@ from engine.config import Config, State
 from engine.events import Batch
 from engine.rates import minor_digits
 from engine.state.cache import HotCache
-from engine.state.dedupe import PartitionDedupe, write_changes
+from engine.state.dedupe import SEGMENT_ENTRIES, PartitionDedupe, write_changes
 from engine.state.header import Header, decode_header, encode_header
 from engine.state.keys import HEADER
 from engine.state.snapshot import Snapshot
@@ -151,8 +151,10 @@ class LocalState:
             return batch.amounts_minor / self._minor_per_major
         return (batch.times_ms // 3_600_000 % 24).astype(np.float64)
 
-    def warm_up_cache(self) -> None:
-        """Runs the kernels that only a flush, a miss or a lack of room would run."""
+    def run_rare_kernels(self) -> None:
+        """Runs the kernels that only a flush, a miss, a lack of room or growth would run."""
+        for dedupe in self._partitions.values():
+            dedupe.make_room(SEGMENT_ENTRIES)
         self._cache.dirty_bytes()
         snapshot = Snapshot(self._cache)
         snapshot.protect(np.zeros((1, 1), np.int32))
@@ -269,4 +271,4 @@ def warm_up(config: Config, spec: FeatureSpec) -> None:
         record_times_ms=one,
     )
     state.features(state.accept(batch))
-    state.warm_up_cache()
+    state.run_rare_kernels()

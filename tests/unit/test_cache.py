@@ -196,6 +196,18 @@ def test_room_is_made_from_clean_entities_only() -> None:
     assert cache.slots[found, KEY].tolist() == list(held)
 
 
+def test_a_ring_that_has_grown_past_the_others_is_moved_after_them() -> None:
+    """Its slot is the first, its row the last:  [old row of 1][2][3][row of 1      ]"""
+    cache = _cache(TINY_BYTES)
+    slot = _fill(cache, [1, 2, 3])[0]
+    cache.slots[slot, [POSITION, CAPACITY]] = (cache.heap_top, 8)
+    cache.heap[cache.heap_top : cache.heap_top + 8 * RING_WORDS] = 1
+    cache.heap_top += 8 * RING_WORDS
+    cache.make_room(1)
+    assert _held(cache) == {1: 1, 2: 2, 3: 3}
+    assert cache.heap_top == (8 + 4 + 4) * RING_WORDS
+
+
 def test_dirty_entities_that_fill_the_cache_end_the_run() -> None:
     cache = _cache(TINY_BYTES)
     slots = int(TINY_BYTES * 0.3) // BYTES_PER_SLOT

@@ -11,6 +11,7 @@ from engine.config import OWNED_KEYS, Config, default_profile, parse_config
 from engine.errors import ConfigError
 from engine.kafka.client import admin_settings, consumer_settings, producer_settings
 from engine.kafka.consume import Input
+from engine.kafka.deliver import AtLeastOnce
 
 USERS = {"security.protocol": "SASL_SSL", "sasl.mechanism": "PLAIN", "sasl.username": "u", "client.id": "c"}
 
@@ -79,3 +80,18 @@ def test_settings_that_only_tune_may_be_changed(tmp_path: Path) -> None:
 def test_what_the_guarantee_rests_on_cannot_be_set(tmp_path: Path, key: str) -> None:
     with pytest.raises(ConfigError, match=f"{key!r} is set by Tidegate itself"):
         config_of(tmp_path, {key: "x"})
+
+
+def test_a_setting_that_the_producer_refuses_is_the_configurations_fault(tmp_path: Path) -> None:
+    config = config_of(tmp_path, {"linger.ms": 600_000, "message.timeout.ms": 300_000})
+    with pytest.raises(ConfigError, match=r"kafka\.client.*message\.timeout\.ms"):
+        AtLeastOnce(config, source=None)  # type: ignore[arg-type]
+
+
+def test_a_setting_that_the_consumer_refuses_is_the_configurations_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine.kafka.consume, "cluster_identity", lambda *_: (None, None))
+    config = config_of(tmp_path, {"max.poll.interval.ms": 1_000, "session.timeout.ms": 6_000})
+    with pytest.raises(ConfigError, match=r"kafka\.client.*max\.poll\.interval\.ms"):
+        Input(config)
