@@ -3,9 +3,10 @@
 import logging
 from typing import Any
 
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 
 from engine.config import Config, client_settings
+from engine.errors import ConfigError
 
 _log = logging.getLogger("tidegate.kafka")
 
@@ -55,6 +56,11 @@ def producer_settings(config: Config) -> dict[str, Any]:
         "delivery.report.only.error": True,
         "error_cb": log_client_error,
     }
+
+
+def refused_settings(error: KafkaException) -> ConfigError:
+    """What librdkafka says about settings that do not fit together, as the configuration's fault."""
+    return ConfigError(f"kafka.client: {error.args[0].str()}")
 
 
 def log_client_error(error: KafkaError) -> None:

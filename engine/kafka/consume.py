@@ -8,7 +8,7 @@ from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException
 from engine.config import Config
 from engine.errors import ConfigError, FatalError, RetriableError
 from engine.events import Records
-from engine.kafka.client import admin_settings, consumer_settings
+from engine.kafka.client import admin_settings, consumer_settings, refused_settings
 from engine.kafka.topics import cluster_identity
 
 ANSWER_TIMEOUT_S = 10.0
@@ -18,12 +18,15 @@ class Input:
     """One consumer over all partitions of the input topic."""
 
     def __init__(self, config: Config) -> None:
-        """Connects; RetriableError where no broker answers, ConfigError where the topic is missing."""
+        """Connects; RetriableError without a broker, ConfigError without the topic or for a setting that is refused."""
         self._config = config
         self.topic = config.kafka.input
         self.ends: dict[int, int] = {}
         self.cluster_id, self.topic_id = cluster_identity(admin_settings(config), self.topic)
-        self._consumer = Consumer(consumer_settings(config))
+        try:
+            self._consumer = Consumer(consumer_settings(config))
+        except KafkaException as error:
+            raise refused_settings(error) from error
         self.partitions = self._find_partitions()
 
     def _find_partitions(self) -> list[int]:

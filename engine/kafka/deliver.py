@@ -14,7 +14,7 @@ from engine.config import Config
 from engine.emit import Message, Outputs
 from engine.errors import FatalError
 from engine.events import DeadLetter
-from engine.kafka.client import producer_settings
+from engine.kafka.client import producer_settings, refused_settings
 from engine.kafka.consume import Input
 
 QUEUE_MESSAGES_MAX = 200_000
@@ -26,9 +26,13 @@ class AtLeastOnce:
     """Produces outputs and commits what they were made from."""
 
     def __init__(self, config: Config, source: Input) -> None:
+        """Raises ConfigError where librdkafka refuses the settings."""
         self._topics = config.kafka.topics
         self._source = source
-        self._producer = Producer(producer_settings(config))
+        try:
+            self._producer = Producer(producer_settings(config))
+        except KafkaException as error:
+            raise refused_settings(error) from error
         self._failed: str | None = None
 
     def produce(self, outputs: Outputs) -> None:
