@@ -43,7 +43,6 @@ class Worker:
     stop: threading.Event
     accept_cold_state: bool = False
     ready: bool = False
-    _cold: bool = False
 
     def run(self) -> None:
         """Recovers, then decides until told to stop; ends with everything committed and the state on disk."""
@@ -65,13 +64,12 @@ class Worker:
         """Brings the state up to the committed offsets and returns them; None where it was told to stop meanwhile."""
         state = self.pipeline.state
         self._check_origin()
+        bounds = self.source.bounds()
         plan = plan_recovery(
-            state.header.vector,
-            self.source.committed(),
-            self.source.bounds(),
-            accept_cold_state=self.accept_cold_state,
+            state.header.vector, self.source.committed(), bounds, accept_cold_state=self.accept_cold_state
         )
-        self._cold = plan.cold
+        if plan.cold:
+            self._begin_cold(bounds)
         # Before anything goes to disk, for state without a committed offset is refused.
         self.source.commit(plan.begin)
         if plan.replay:
@@ -86,14 +84,25 @@ class Worker:
         return plan.begin
 
     def poll(self) -> Records | None:
-        """The next records. The first ones after a cold start say how far back nothing is known."""
+        """The next records."""
         kafka = self.config.kafka
-        records = self.source.poll(kafka.batch_events_max, kafka.batch_linger_ms / 1000)
-        if records is not None and self._cold:
-            horizon_ms = self.config.mapping.horizon_future_ms
-            self.pipeline.state.begin_cold(int(records.record_times_ms.max()) + horizon_ms)
-            self._cold = False
-        return records
+        return self.source.poll(kafka.batch_events_max, kafka.batch_linger_ms / 1000)
+
+    def _begin_cold(self, bounds: dict[int, tuple[int, int]]) -> None:
+        """Flags what reaches back before the oldest record that is left, in the partition where that is newest."""
+        unseen = {partition: first for partition, (first, end) in bounds.items() if first < end}
+        unknown_until_ms = -1
+        self.source.start(unseen)
+        while unseen and not self.stop.is_set():
+            records = self.poll()
+            if records is None:
+                continue
+            for partition in np.unique(records.partitions).tolist():
+                if unseen.pop(partition, None) is not None:
+                    oldest = int(np.argmax(records.partitions == partition))
+                    unknown_until_ms = max(unknown_until_ms, int(records.record_times_ms[oldest]))
+        self.source.stop()
+        self.pipeline.state.begin_cold(unknown_until_ms + self.config.mapping.horizon_future_ms)
 
     def _check_origin(self) -> None:
         header, source = self.pipeline.state.header, self.source
@@ -198,7 +207,7 @@ class Loop:
         self._commit_at = now + self._kafka.commit_interval_ms / 1000
         self._commit_anyway_at = now + VECTOR_COMMIT_INTERVAL_S
         over = metrics.dirty_bytes > worker.config.state.dirty_bytes_max
-        if over or (now >= self._flush_at and not state.flushing):
+        if (over or now >= self._flush_at) and not state.flushing:
             state.begin_flush(self._vector)
             self._flush_at = now + worker.config.state.flush_interval_s
             clock.done("snapshot")

@@ -1,4 +1,8 @@
-"""How kernels are compiled: once per machine, kept on disk, dividing as the processor does."""
+"""How kernels are compiled: once per machine, kept on disk, dividing as the processor does.
+
+numba compiles again when a kernel's own file changes, not when a constant that it imports does: after changing one of
+those in a checkout, remove `features/__pycache__`.
+"""
 
 from collections.abc import Callable
 from typing import Any, TypeVar

@@ -18,6 +18,8 @@ from engine.kafka.client import producer_settings, refused_settings
 from engine.kafka.consume import Input
 
 QUEUE_MESSAGES_MAX = 200_000
+# Larger letters are cut: their topic, as `topics apply` makes it, takes 4 MiB with the headers.
+LETTER_BYTES_MAX = 4 * 1024 * 1024 - 16 * 1024
 QUEUE_BYTES_MAX = 256 * 1024 * 1024
 POLL_S = 0.1
 
@@ -63,7 +65,7 @@ class AtLeastOnce:
             try:
                 self._producer.produce(
                     self._topics.dead_letters,
-                    value=letter.value,
+                    value=letter.value and letter.value[:LETTER_BYTES_MAX],
                     headers=_headers(letter),
                     on_delivery=self._on_failure,
                 )
@@ -126,4 +128,6 @@ def _headers(letter: DeadLetter) -> list[tuple[str, bytes]]:
         "tidegate.partition": str(letter.partition),
         "tidegate.offset": str(letter.offset),
     }
+    if letter.value is not None and len(letter.value) > LETTER_BYTES_MAX:
+        fields["tidegate.cut_from_bytes"] = str(len(letter.value))
     return [(name, text.encode()) for name, text in fields.items()]

@@ -10,7 +10,7 @@ import engine.kafka.deliver
 from engine.emit import Message, Outputs
 from engine.errors import FatalError
 from engine.events import DeadLetter
-from engine.kafka.deliver import AtLeastOnce
+from engine.kafka.deliver import LETTER_BYTES_MAX, AtLeastOnce
 from tests.broker.application import Application, new_application
 from tests.conftest import TopicFactory
 
@@ -81,10 +81,24 @@ def test_an_output_that_the_broker_refuses_ends_the_run_before_its_offsets_are_c
     delivery, source = open_delivery()
     with closing(delivery):
         delivery.produce(outputs_of(1, letters=1))
-        delivery.produce(outputs_of(0, size=5_000_000, letters=1))
-        with pytest.raises(FatalError, match=r"a message could not be delivered: test-dead-letters-.*too large"):
+        delivery.produce(outputs_of(1, size=5_000_000))
+        with pytest.raises(FatalError, match=r"a message could not be delivered: test-decisions-.*too large"):
             delivery.commit({0: 2})
     assert source.commits == []
+
+
+def test_a_dead_letter_larger_than_its_topic_takes_is_cut_and_says_so(
+    application: Application, open_delivery: Callable[..., tuple[AtLeastOnce, Source]]
+) -> None:
+    """Otherwise one such record would stop the stream, now and at every restart."""
+    size = 10_000_000
+    delivery, _ = open_delivery()
+    with closing(delivery):
+        delivery.produce(outputs_of(0, size=size, letters=1))
+        delivery.commit({0: 1})
+    (letter,) = application.read_all(application.dead_letters)
+    assert letter.value() == b"y" * LETTER_BYTES_MAX
+    assert dict(letter.headers())["tidegate.cut_from_bytes"] == b"%d" % size
 
 
 def test_more_outputs_than_the_queue_holds_wait_for_room(

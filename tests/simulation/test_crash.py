@@ -275,6 +275,23 @@ def test_on_accepted_cold_state_nothing_that_reaches_back_is_called_exact(left: 
     assert {"card.7d", "merchant.24h"} <= set(_names(decision))
 
 
+def test_cold_state_is_as_cold_as_its_coldest_partition() -> None:
+    """Partition 1 lost what it held until a day after the time at which partition 0 begins.
+
+    first record    0: *                          1:                             *
+                       |-- unknown ------------------------------------------------>|  horizon_future
+    """
+    day = 86_400
+    late = [json_of(event(day + n, card="41", event_id=f"late-{n}")) for n in range(5)]
+    log = {0: _values(1)[40:], 1: late}
+    outside = Outside(log, first={0: 40, 1: day}, committed={0: 40, 1: day})
+    _run(outside, profile(), accept_cold_state=True, order=lambda poll: 0)
+    later = [decision for decision in outside.decisions if b'"late-' in decision]
+    assert len(later) == 5
+    for decision in later:
+        assert {"card.1m", "card.1h", "merchant.1h"} <= set(_names(decision))
+
+
 # --- several partitions ----------------------------------------------------------------------------------------
 
 

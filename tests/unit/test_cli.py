@@ -5,6 +5,7 @@ import re
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def test_the_exit_codes_are_documented(run: Callable[..., Ended]) -> None:
 
 def test_the_version_is_the_distributions(run: Callable[..., Ended]) -> None:
     ended = run("--version")
-    assert (ended.exit_code, ended.out.split()[-1]) == (0, "0.1.0")
+    assert (ended.exit_code, ended.out.split()[-1]) == (0, metadata.version("tidegate"))
 
 
 @pytest.mark.parametrize(
