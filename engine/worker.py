@@ -96,6 +96,8 @@ class Worker:
         while unseen and not self.stop.is_set():
             records = self.poll()
             if records is None:
+                # Nothing but transaction markers may be left of a partition.
+                unseen = {p: first for p, first in unseen.items() if p not in self.source.ends}
                 continue
             for partition in np.unique(records.partitions).tolist():
                 if unseen.pop(partition, None) is not None:
