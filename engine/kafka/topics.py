@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
 
 from engine.errors import ConfigError, RetriableError, TidegateError
 
@@ -23,6 +23,17 @@ _NO_ANSWER = frozenset(
         KafkaError._TIMED_OUT,
         KafkaError._TRANSPORT,
         KafkaError.REQUEST_TIMED_OUT,
+    }
+)
+
+# A partition between its creation, or a broker's end, and the next election.
+_NOT_LED = frozenset(
+    {
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
     }
 )
 
@@ -79,7 +90,7 @@ def apply(
     with admin_client(admin_conf, timeout_s) as admin:
         missing = {change.topic for change in _compare(admin, specs, timeout_s) if change.kind == "missing"}
         created = _create(admin, [spec for spec in specs if spec.name in missing], timeout_s)
-        _await_shown(admin, missing, timeout_s)
+        _await_ready(admin, missing, timeout_s)
         others = _compare(admin, [spec for spec in specs if spec.name not in created], timeout_s)
     for change in others:
         if change.kind == "missing":
@@ -172,12 +183,29 @@ def _create(admin: Any, specs: Sequence[TopicSpec], timeout_s: float) -> set[str
     return {name for name, error in errors.items() if error is None}
 
 
-def _await_shown(admin: Any, names: set[str], timeout_s: float) -> None:
-    """A broker confirms a topic some milliseconds before its own metadata shows it to the next client."""
+def _await_ready(admin: Any, names: set[str], timeout_s: float) -> None:
+    """A broker confirms a topic some milliseconds before its metadata shows it and its partitions are led."""
     give_up_at = time.monotonic() + timeout_s
-    while not names <= admin.list_topics(timeout=timeout_s).topics.keys():
+    while not _is_ready(admin, names, timeout_s):
         if time.monotonic() > give_up_at:
-            raise RetriableError(f"created, but not shown after {timeout_s:g} s: {', '.join(sorted(names))}")
+            raise RetriableError(f"created, but not ready after {timeout_s:g} s: {', '.join(sorted(names))}")
+
+
+def _is_ready(admin: Any, names: set[str], timeout_s: float) -> bool:
+    shown = admin.list_topics(timeout=timeout_s).topics
+    if not names <= shown.keys():
+        return False
+    asked = {
+        TopicPartition(name, partition): OffsetSpec.latest() for name in names for partition in shown[name].partitions
+    }
+    if not asked:
+        return not names
+    for answer in admin.list_offsets(asked, request_timeout=timeout_s).values():
+        error = answer.exception()
+        if isinstance(error, KafkaException) and error.args[0].code() in _NOT_LED:
+            return False
+        answer.result()
+    return True
 
 
 @contextmanager
@@ -202,7 +230,7 @@ def _translated(error: KafkaError, reported: Sequence[KafkaError], bootstrap: st
                 return ConfigError(f"Kafka at {bootstrap} refuses the client: {seen.str()}")
         why = f": {reported[0].str()}" if reported else ""
         return RetriableError(f"no Kafka broker answers at {bootstrap} within {timeout_s:g} s{why}")
-    if error.retriable() or error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+    if error.retriable() or error.code() in _NOT_LED:
         return RetriableError(f"Kafka at {bootstrap} cannot answer now: {error.str()}")
     return ConfigError(f"Kafka at {bootstrap}: {error.str()}")
 
