@@ -2,7 +2,6 @@
 
 import gc
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 from engine.config import Config
@@ -13,7 +12,7 @@ from engine.errors import ConfigError, FatalError
 from engine.observe.metrics import Metrics
 from engine.pipeline import Pipeline
 from engine.rates import RateTable
-from engine.state.header import state_fingerprint
+from engine.state.header import Header, state_fingerprint
 from engine.state.local import LocalState, warm_up
 from engine.state.store import Store
 from features.spec import FeatureSpec
@@ -23,15 +22,6 @@ from models.store import shipped_store
 
 # Container objects that may be alive beyond those of one micro-batch before the collector looks.
 GC_ALLOCATIONS = 100_000
-
-
-@dataclass(slots=True)
-class Assembled:
-    """A pipeline and what is needed beside it."""
-
-    pipeline: Pipeline
-    spec: FeatureSpec
-    rates: RateTable | None
 
 
 def load_rates(config: Config) -> RateTable | None:
@@ -56,30 +46,35 @@ def load_champion(config: Config, spec: FeatureSpec) -> Model:
         raise ConfigError(f"models.champion {config.models.champion!r}: {error}") from error
 
 
-def open_state(
-    config: Config, spec: FeatureSpec, rates: RateTable | None, resources_open: ExitStack, *, on_disk: bool
-) -> LocalState:
-    """The state in `state.dir`, or one in memory only; FatalError where it was made under other rules."""
-    fingerprint = state_fingerprint(config, rates.digest() if rates else "")
-    store = None
-    if on_disk:
-        store = resources_open.enter_context(Store(config.path(config.state.dir), config.state.block_cache_bytes_max))
-    state = LocalState(config, spec, fingerprint, store)
-    if state.header.fingerprint != fingerprint:
+def rules_of(config: Config, rates: RateTable | None) -> str:
+    """The fingerprint of everything that decides what is in a state."""
+    return state_fingerprint(config, rates.digest() if rates else "")
+
+
+def check_rules(config: Config, header: Header, fingerprint: str) -> None:
+    """Raises FatalError where the state in `state.dir` was made under other rules."""
+    if header.fingerprint != fingerprint:
         raise FatalError(
             f"state.dir {config.path(config.state.dir)} was made under other rules (mapping, keys, rates, horizons or "
-            f"ring size changed: {state.header.fingerprint}, not {fingerprint}); name an empty state.dir to rebuild it"
+            f"ring size changed: {header.fingerprint}, not {fingerprint}); name an empty state.dir to rebuild it"
         )
+
+
+def open_state(config: Config, spec: FeatureSpec, rates: RateTable | None, resources_open: ExitStack) -> LocalState:
+    """The state in `state.dir`; FatalError where it was made under other rules."""
+    store = resources_open.enter_context(Store(config.path(config.state.dir), config.state.block_cache_bytes_max))
+    state = LocalState(config, spec, rules_of(config, rates), store)
+    check_rules(config, state.header, rules_of(config, rates))
     return state
 
 
-def assemble(config: Config, resources_open: ExitStack, *, on_disk: bool, with_features: bool = False) -> Assembled:
+def assemble(config: Config, resources_open: ExitStack, *, with_features: bool = False) -> Pipeline:
     """Everything between the input and the output, ready for its first event: kernels compiled, model warm."""
     spec = config.feature_spec()
     rates = load_rates(config)
     model = load_champion(config, spec)
     warm_up(config, spec)
-    state = open_state(config, spec, rates, resources_open, on_disk=on_disk)
+    state = open_state(config, spec, rates, resources_open)
     facts = {"name": model.name, "version": str(model.version), "sha256": model.sha256}
     pipeline = Pipeline(
         decoder=Decoder(config, spec, rates),
@@ -95,7 +90,7 @@ def assemble(config: Config, resources_open: ExitStack, *, on_disk: bool, with_f
         metrics=Metrics(spec, facts),
     )
     _calm_garbage_collection()
-    return Assembled(pipeline, spec, rates)
+    return pipeline
 
 
 def _calm_garbage_collection() -> None:

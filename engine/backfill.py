@@ -1,8 +1,11 @@
-"""Features of past events as a training set: the kernels that score online, over files."""
+"""Features of past events as a training set: the kernels that score online, over files, in bounded memory."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,44 +14,152 @@ import pyarrow.parquet as pq
 from engine.assemble import load_rates, open_state
 from engine.config import Config
 from engine.decode import Decoder
+from engine.errors import ConfigError
 from engine.events import Batch, Records
-from engine.replay import flush_when_full, with_scratch_state
+from engine.labels import Labels
+from engine.replay import create, dead_letter_line, flush_when_full, with_scratch_state
 from engine.state.local import FeatureMatrix
 from features.spec import FeatureSpec
 
+# A row group, which is what the writer holds in memory, has so many bytes of features at most.
+ROW_GROUP_BYTES_MAX = 64 * 1024 * 1024
+ROW_GROUP_ROWS_MAX = 131_072
 
-def backfill(records: Iterator[Records], config: Config, out: Path) -> int:
-    """Writes one row per accepted event and returns how many there are.
 
-    Columns: `event_id`, `event_time` (ms), every feature by name (float64, null for null), and the boolean
-    `{entity}.exact.{window}` beside them.
+@dataclass(slots=True)
+class BackfillSummary:
+    """What became of the records; `labelled`: rows that have a label."""
+
+    events: int = 0
+    rows: int = 0
+    dead_letters: int = 0
+    duplicates: int = 0
+    labelled: int = 0
+
+
+def backfill(
+    records: Iterator[Records],
+    config: Config,
+    out: Path,
+    *,
+    labels: Labels | None = None,
+    dead_letters: Path | None = None,
+    advance: Callable[[BackfillSummary], None] = lambda summary: None,
+) -> BackfillSummary:
+    """Writes one row per accepted event, in the order of the records; calls `advance` after each micro-batch.
+
+    Columns: `event_id`, `event_time` (ms), every feature by name (float64, null for null), and the booleans
+    `{entity}.exact.{window}`, and `{entity}.exact.all` where the entity has values without a window; with labels
+    also `label` and `labelled_at` (ms), null where none was known. The file appears whole or not at all.
     """
-    spec = config.feature_spec()
-    rows = 0
+    spec, summary = config.feature_spec(), BackfillSummary()
     with ExitStack() as resources_open:
+        table_file = resources_open.enter_context(_table_file(out, training_schema(spec, labelled=labels is not None)))
+        letters = resources_open.enter_context(create(dead_letters or Path(os.devnull)))
         config = with_scratch_state(config, resources_open)
         rates = load_rates(config)
         decoder = Decoder(config, spec, rates)
-        state = open_state(config, spec, rates, resources_open, on_disk=True)
-        writer: pq.ParquetWriter | None = None
+        state = open_state(config, spec, rates, resources_open)
         for batch in records:
-            accepted = state.accept(decoder.decode(batch)[0])
-            table = feature_table(accepted, state.features(accepted), spec)
-            if writer is None:
-                writer = resources_open.enter_context(pq.ParquetWriter(out, table.schema, compression="zstd"))
-            writer.write_table(table)
-            rows += len(accepted)
+            decoded, refused = decoder.decode(batch)
+            accepted = state.accept(decoded)
+            columns = feature_columns(accepted, state.features(accepted), spec)
+            if labels is not None:
+                label, labelled_at, known = labels.of(accepted.event_id_hashes)
+                columns |= {"label": pa.array(label, mask=~known), "labelled_at": pa.array(labelled_at, mask=~known)}
+                summary.labelled += int(np.count_nonzero(known))
+            table_file.write(columns)
+            letters.writelines(map(dead_letter_line, refused))
             flush_when_full(state, config)
-    return rows
+            summary.events += len(batch)
+            summary.rows += len(accepted)
+            summary.dead_letters += len(refused)
+            summary.duplicates += len(decoded) - len(accepted)
+            advance(summary)
+    return summary
 
 
-def feature_table(batch: Batch, matrix: FeatureMatrix, spec: FeatureSpec) -> pa.Table:
-    """One batch as a table."""
-    columns: dict[str, pa.Array] = {"event_id": pa.array(batch.event_ids), "event_time": pa.array(batch.times_ms)}
+def newest_event_ms(
+    records: Iterator[Records], config: Config, advance: Callable[[int], None] = lambda events: None
+) -> int:
+    """The greatest time of all events, -1 where there is none; calls `advance` with the number of records so far."""
+    decoder = Decoder(config, config.feature_spec(), load_rates(config))
+    newest_ms, events = -1, 0
+    for batch in records:
+        newest_ms = int(decoder.decode(batch)[0].times_ms.max(initial=newest_ms))
+        events += len(batch)
+        advance(events)
+    return newest_ms
+
+
+def training_schema(spec: FeatureSpec, *, labelled: bool) -> pa.Schema:
+    """The columns of a training set."""
+    columns = [("event_id", pa.string()), ("event_time", pa.int64()), *((name, pa.float64()) for name in spec.names)]
+    columns += [(name, pa.bool_()) for name in exact_names(spec)]
+    if labelled:
+        columns += [("label", pa.int8()), ("labelled_at", pa.int64())]
+    return pa.schema(columns)
+
+
+def exact_names(spec: FeatureSpec) -> list[str]:
+    """Names of the columns that say what is exact."""
+    names = []
+    for entity in spec.entities:
+        names += [f"{entity.name}.exact.{window}" for window in entity.windows]
+        names += [f"{entity.name}.exact.all"] * entity.windowless
+    return names
+
+
+def feature_columns(batch: Batch, matrix: FeatureMatrix, spec: FeatureSpec) -> dict[str, Any]:
+    """One batch as columns, which share no memory with the matrix."""
+    columns = {"event_id": pa.array(batch.event_ids, pa.string()), "event_time": pa.array(batch.times_ms)}
     for column, name in enumerate(spec.names):
         values = matrix.values[:, column].copy()
         columns[name] = pa.array(values, mask=np.isnan(values))
     for kind, entity in enumerate(spec.entities):
         for place, window in enumerate(entity.windows):
             columns[f"{entity.name}.exact.{window}"] = pa.array(matrix.exact_windows[:, kind] > place)
-    return pa.table(columns)
+        if entity.windowless:
+            columns[f"{entity.name}.exact.all"] = pa.array(matrix.exact_all[:, kind] > 0)
+    return columns
+
+
+class _TableFile:
+    """Gathers columns into row groups of bounded size."""
+
+    def __init__(self, writer: Any, schema: pa.Schema) -> None:
+        self._writer = writer
+        self._schema = schema
+        self._rows_max = max(1, min(ROW_GROUP_ROWS_MAX, ROW_GROUP_BYTES_MAX // (8 * len(schema))))
+        self._waiting: list[Any] = []
+        self._rows = 0
+
+    def write(self, columns: dict[str, Any]) -> None:
+        batch = pa.RecordBatch.from_pydict(columns, self._schema)
+        self._waiting.append(batch)
+        self._rows += len(batch)
+        if self._rows >= self._rows_max:
+            self.flush()
+
+    def flush(self) -> None:
+        table = pa.Table.from_batches(self._waiting, self._schema)
+        self._writer.write_table(table, row_group_size=max(1, len(table)))
+        self._waiting, self._rows = [], 0
+
+
+@contextmanager
+def _table_file(path: Path, schema: pa.Schema) -> Iterator[_TableFile]:
+    """A file beside `path` that takes its place when the block ends well, and is removed when it does not."""
+    if path.is_dir():
+        raise ConfigError(f"{path} cannot be written: it is a directory")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with create(temporary, shown=path) as file:
+            with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+                table_file = _TableFile(writer, schema)
+                yield table_file
+                table_file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.assemble import Assembled, assemble
+from engine.assemble import assemble
 from engine.config import Config, Topics
 from engine.emit import Message, Outputs
 from engine.errors import FatalError
@@ -91,16 +91,16 @@ def bench(config: Config, workload: Workload, say: Callable[[str], None]) -> dic
         config = config.with_state_dir(Path(folder))
         apply(admin_settings(config), specs)
         resources_open.callback(delete, admin_settings(config), topics)
-        assembled = assemble(config, resources_open, on_disk=True)
+        pipeline = assemble(config, resources_open)
         chunks = workload.chunks(CHUNK_EVENTS)
         say(f"filling the state with {workload.prefill_events:,} events")
-        ring_events = _prefill(assembled, config, workload, chunks)
+        ring_events = _prefill(pipeline, config, workload, chunks)
         say(f"putting {workload.events:,} events on {kafka.input}")
         preload(config, _first(chunks, workload.events))
         say("scoring")
-        cost, stage_us, sample = _engine(config, assembled, workload)
+        cost, stage_us, sample = _engine(config, pipeline, workload)
         say("measuring the floor")
-        floor = _floor(config, assembled, workload, sample)
+        floor = _floor(config, pipeline, workload, sample)
     return {
         "events": cost.events,
         "events_per_second": cost.events / cost.seconds,
@@ -121,9 +121,9 @@ def _first(chunks: Iterator[Chunk], events: int) -> Iterator[Chunk]:
         yield chunk
 
 
-def _prefill(assembled: Assembled, config: Config, workload: Workload, chunks: Iterator[Chunk]) -> float:
+def _prefill(pipeline: Pipeline, config: Config, workload: Workload, chunks: Iterator[Chunk]) -> float:
     """Takes the first part of the stream into the state; returns the median ring length of the cards seen last."""
-    pipeline, offset = assembled.pipeline, 0
+    offset = 0
     for chunk in _first(chunks, workload.prefill_events):
         rows = np.arange(offset, offset + len(chunk.values))
         partitions, offsets = rows % workload.partitions, rows // workload.partitions
@@ -137,12 +137,12 @@ def _prefill(assembled: Assembled, config: Config, workload: Workload, chunks: I
     return float(np.median(lengths))
 
 
-def _engine(config: Config, assembled: Assembled, workload: Workload) -> tuple[Cost, dict[str, float], _Sample]:
+def _engine(config: Config, pipeline: Pipeline, workload: Workload) -> tuple[Cost, dict[str, float], _Sample]:
     """Scores the topic through the worker's own loop."""
-    metrics = assembled.pipeline.metrics
+    metrics = pipeline.metrics
     with Input(config) as source, AtLeastOnce(config, source) as delivery:
-        sample = _Sample(assembled.pipeline, [], [])
-        worker = Worker(config, assembled.pipeline, source, delivery, threading.Event())
+        sample = _Sample(pipeline, [], [])
+        worker = Worker(config, pipeline, source, delivery, threading.Event())
         vector = worker.recover()
         assert vector is not None  # nobody sets its stop event
         loop = Loop(worker, vector)
@@ -174,10 +174,10 @@ def _turn_until(loop: Loop, metrics: Metrics, events: int, sample: _Sample) -> N
             raise FatalError(f"no events for {STALLED_S:g} s: {metrics.events} of {events} arrived")
 
 
-def _floor(config: Config, assembled: Assembled, workload: Workload, sample: _Sample) -> Cost:
+def _floor(config: Config, pipeline: Pipeline, workload: Workload, sample: _Sample) -> Cost:
     """Reads the same topic and writes the same bytes with nothing in between but a decode and an inference."""
-    model, inputs, batches = assembled.pipeline.model, np.concatenate(sample.inputs), itertools.count()
-    read = msgspec.json.Decoder(list[assembled.pipeline.decoder.event_type]).decode  # type: ignore[name-defined]
+    model, inputs, batches = pipeline.model, np.concatenate(sample.inputs), itertools.count()
+    read = msgspec.json.Decoder(list[pipeline.decoder.event_type]).decode  # type: ignore[name-defined]
 
     def work(values: list[bytes]) -> None:
         read(b"[" + b",".join(values) + b"]")

@@ -1,8 +1,7 @@
-"""The commands: the only reader of arguments, and the only place where an error becomes a line and an exit code."""
+"""The commands: with engine/commands the only readers of arguments, and alone in making of an error an exit code."""
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,23 +11,21 @@ import click
 import msgspec
 import orjson
 
-from engine.config import (
-    Config,
-    client_settings,
-    config_from_tree,
-    default_profile,
-    find_config,
-    load_config,
-    parse_config,
+from engine.commands.features import features
+from engine.commands.options import (
+    bootstrap_option,
+    config_option,
+    config_or_default,
+    json_option,
+    print_json,
+    required_config,
+    with_bootstrap,
 )
+from engine.commands.state import state
+from engine.config import client_settings, config_from_tree
 from engine.errors import ConfigError, FatalError, TidegateError
 
-BOOTSTRAP_NOTE = Path(".kafka") / "bootstrap"
 SECOND_SIGNAL_EXIT_CODE = 130
-
-config_option = click.option("--config", "config_file", help="Configuration file (TOML).")
-bootstrap_option = click.option("--bootstrap", help="Kafka broker, HOST:PORT.")
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 class Commands(click.Group):
@@ -50,6 +47,10 @@ def main() -> None:
 
     Exit codes: 0 well; 1 a check failed; 2 configuration or arguments; 3 broker away; 4 fenced; 5 fatal.
     """
+
+
+main.add_command(features)
+main.add_command(state)
 
 
 @main.command()
@@ -117,35 +118,6 @@ def _existing_path(name: str) -> str:
     return str(Path(name).absolute()) if Path(name).is_file() else name
 
 
-def config_or_default(config_file: str | None, overrides: dict[str, str] | None = None) -> Config:
-    """The configuration, or the profile that ships where there is none."""
-    environment = {**os.environ, **(overrides or {})}
-    path = find_config(config_file, environment)
-    if path is None:
-        return parse_config(default_profile(), Path(), environment, "default profile")
-    return load_config(path, environment)
-
-
-def required_config(config_file: str | None) -> Config:
-    """The configuration; ConfigError where there is none."""
-    path = find_config(config_file, os.environ)
-    if path is None:
-        raise ConfigError("no configuration: give --config FILE, set TIDEGATE_CONFIG, or write ./tidegate.toml")
-    return load_config(path)
-
-
-def with_bootstrap(config: Config, flag: str | None) -> Config:
-    """The broker's address: flag, KAFKA_BOOTSTRAP_SERVERS, configuration, then what `scripts/kafka start` noted."""
-    noted = BOOTSTRAP_NOTE.read_text("utf-8").strip() if BOOTSTRAP_NOTE.is_file() else ""
-    bootstrap = flag or os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or config.kafka.bootstrap or noted
-    if not bootstrap:
-        raise ConfigError(
-            "no broker: give --bootstrap HOST:PORT, set KAFKA_BOOTSTRAP_SERVERS or kafka.bootstrap, "
-            "or run `scripts/kafka start`"
-        )
-    return msgspec.structs.replace(config, kafka=msgspec.structs.replace(config.kafka, bootstrap=bootstrap))
-
-
 def stop_on_signals() -> threading.Event:
     """An event that the first SIGTERM or Ctrl-C sets; the second one ends the process at once."""
     stop = threading.Event()
@@ -158,11 +130,6 @@ def stop_on_signals() -> threading.Event:
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
     return stop
-
-
-def print_json(value: object) -> None:
-    """One JSON object on standard output."""
-    sys.stdout.buffer.write(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 
 @main.group()

@@ -17,16 +17,34 @@ import msgspec
 from engine.errors import ConfigError
 from engine.mapping import Mapping, read_mapping
 from features.durations import duration_ms
-from features.spec import EntitySpec, FeatureSpec, SpecError, entity_spec, feature_spec
+from features.predicates import Predicate, PredicateError, parse_predicate
+from features.spec import (
+    AMOUNT,
+    CLOCK_FEATURES,
+    PREDICATES_MAX,
+    PRIOR,
+    Column,
+    EntitySpec,
+    EventSpec,
+    FeatureSpec,
+    FieldTypes,
+    SpecError,
+    entity_spec,
+    feature_spec,
+)
 
 ENVIRONMENT_PREFIX = "TIDEGATE__"
 LISTEN = re.compile(r"[^:]+:(\d{1,5})")
 PORT_MAX = 65_535
 # One step of the path in an error of msgspec: `.field`, `[3]` of a list, `[...]` of a table.
 _PATH_STEP = re.compile(r"\.(\w+)|\[(\d+|\.\.\.)\]")
-ENTITY_NAME = re.compile(r"[a-z][a-z0-9_]*")
+# Of an entity or a predicate.
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+NAME_RULE = "must be lower-case letters, digits and _, with a letter first"
 # Features of the event itself are named so.
 RESERVED_ENTITY = "event"
+# What stands in a feature's name where a predicate's does.
+RESERVED_PREDICATES = (PRIOR, AMOUNT, *CLOCK_FEATURES)
 # librdkafka keys that are never written into a configuration file.
 SECRET_KEYS = (
     "sasl.password",
@@ -103,13 +121,23 @@ class Entity(_Section, frozen=True):
 
 
 class EventFeatures(_Section, frozen=True):
-    """Event-level features."""
+    """Event-level features. `one_hot`: by field, the categories that get a column each; `hashed`: by field, buckets."""
 
     features: list[str] = []
+    one_hot: dict[str, list[str]] = {}
+    hashed: dict[str, int] = {}
+
+    def __post_init__(self) -> None:
+        for name, categories in self.one_hot.items():
+            if not all(categories) or not categories:
+                raise ValueError(f"one_hot.{name}: {categories} must name categories, none of them empty")
 
 
 class State(_Section, frozen=True):
-    """Windowed state on disk and in memory."""
+    """Windowed state on disk and in memory.
+
+    `ttl`: how long an entity is kept that nothing is heard of, in event time; empty: no longer than it can matter.
+    """
 
     dir: str = "state"
     cache_bytes_max: int = 1024 * 1024 * 1024
@@ -117,6 +145,7 @@ class State(_Section, frozen=True):
     flush_interval_s: float = 30.0
     dirty_bytes_max: int = 256 * 1024 * 1024
     ring_events_max: int = 256
+    ttl: str = ""
     dedupe_horizon: str = "1d"
     dedupe_entries_max: int = 1_048_576
 
@@ -130,10 +159,11 @@ class State(_Section, frozen=True):
         _at_least(self, 1024 * 1024, "dirty_bytes_max", "block_cache_bytes_max")
         if self.dirty_bytes_max > self.cache_bytes_max // 4:
             raise ValueError(f"dirty_bytes_max: {self.dirty_bytes_max} must be at most a quarter of cache_bytes_max")
-        try:
-            duration_ms(self.dedupe_horizon)
-        except ValueError as error:
-            raise ValueError(f"dedupe_horizon: {error}") from error
+        for key in ("dedupe_horizon", *(["ttl"] if self.ttl else [])):
+            try:
+                duration_ms(getattr(self, key))
+            except ValueError as error:
+                raise ValueError(f"{key}: {error}") from error
 
     @property
     def dedupe_horizon_ms(self) -> int:
@@ -196,6 +226,7 @@ class Config(_Section, frozen=True, kw_only=True):
     folder: Path = Path()
     kafka: Kafka = Kafka()
     mapping: Mapping = Mapping()
+    predicates: dict[str, str] = {}
     entities: dict[str, Entity]
     event: EventFeatures = EventFeatures()
     state: State = State()
@@ -208,15 +239,28 @@ class Config(_Section, frozen=True, kw_only=True):
         if not self.entities:
             raise ValueError("entities: at least one is needed, as in [entities.card]")
         for name in self.entities:
-            if not ENTITY_NAME.fullmatch(name) or name == RESERVED_ENTITY:
-                raise ValueError(
-                    f"entities: {name!r} must be lower-case letters, digits and _, with a letter first, "
-                    f"and not {RESERVED_ENTITY!r}"
-                )
+            if not NAME.fullmatch(name) or name == RESERVED_ENTITY:
+                raise ValueError(f"entities: {name!r} {NAME_RULE}, and not {RESERVED_ENTITY!r}")
+            if name in self.mapping.number_fields:
+                raise ValueError(f"mapping.numbers, mapping.location: {name!r} is an entity, whose key is text")
         if self.mapping.partition_key not in self.entities:
             raise ValueError(
                 f"mapping.partition_key: {self.mapping.partition_key!r} must be one of {', '.join(self.entities)}"
             )
+        self._check_predicates()
+
+    def _check_predicates(self) -> None:
+        if len(self.predicates) > PREDICATES_MAX:
+            raise ValueError(f"predicates: {len(self.predicates)} are defined; at most {PREDICATES_MAX} are allowed")
+        for name in self.predicates:
+            if not NAME.fullmatch(name) or name in RESERVED_PREDICATES:
+                raise ValueError(f"predicates: {name!r} {NAME_RULE}, and none of {', '.join(RESERVED_PREDICATES)}")
+            if name in self.mapping.number_fields:
+                raise ValueError(f"predicates: {name!r} is a number field already")
+            try:
+                self.predicate(name)
+            except PredicateError as error:
+                raise ValueError(f"predicates.{name}: {error}") from error
 
     def path(self, text: str) -> Path:
         """A configured path, absolute."""
@@ -231,18 +275,52 @@ class Config(_Section, frozen=True, kw_only=True):
         """The input field that holds the entity's key."""
         return self.mapping.source(self.entities[name].key or name)
 
+    def source(self, name: str) -> str:
+        """The input field behind a field name in a definition: an entity's name stands for its key."""
+        return self.entity_key(name) if name in self.entities else self.mapping.source(name)
+
+    def sources(self, column: Column) -> tuple[str, ...]:
+        """The input fields that a column's words are made of."""
+        if column.kind == "location":
+            location = self.mapping.location
+            return self.source(location.latitude), self.source(location.longitude)
+        return (self.source(column.field),)
+
+    def predicate(self, name: str) -> Predicate:
+        """A predicate, parsed; raises PredicateError, but not of a configuration that was validated."""
+        return parse_predicate(self.predicates[name], self.mapping.number_fields)
+
+    def field_types(self) -> FieldTypes:
+        """What features may be defined over."""
+        texts = {name: self.predicate(name).text for name in self.predicates}
+        return FieldTypes(texts, self.mapping.number_fields, self.mapping.located)
+
     def feature_spec(self) -> FeatureSpec:
         """The feature set; ConfigError names the key that is wrong."""
+        types = self.field_types()
         specs: list[EntitySpec] = []
         for name, entity in self.entities.items():
             try:
-                specs.append(entity_spec(name, entity.windows, entity.aggregates))
+                specs.append(entity_spec(name, entity.windows, entity.aggregates, types))
             except SpecError as error:
                 raise ConfigError(f"entities.{name}.{error.key}: {error}") from error
+        one_hot = tuple((name, tuple(categories)) for name, categories in self.event.one_hot.items())
+        event = EventSpec(tuple(self.event.features), one_hot, tuple(self.event.hashed.items()))
         try:
-            return feature_spec(specs, self.event.features)
+            return feature_spec(specs, event, types)
         except SpecError as error:
-            raise ConfigError(f"event.features: {error}") from error
+            raise ConfigError(f"event.{error.key}: {error}") from error
+
+    @property
+    def ttl_ms(self) -> int:
+        """How long an entity is kept that nothing is heard of, in event time."""
+        return duration_ms(self.state.ttl) if self.state.ttl else self.ttl_least_ms
+
+    @property
+    def ttl_least_ms(self) -> int:
+        """How long an event can lie in a window: the longest window, and as much as another may come late."""
+        windows = (window for entity in self.entities.values() for window in entity.windows)
+        return max(map(duration_ms, windows), default=0) + self.mapping.horizon_past_ms
 
 
 def default_profile() -> str:
@@ -306,6 +384,11 @@ def config_from_tree(
         rates = msgspec.structs.replace(config.rates, base_currency=config.mapping.currency.default or "EUR")
         config = msgspec.structs.replace(config, rates=rates)
     config.feature_spec()
+    if config.ttl_ms < config.ttl_least_ms:
+        raise ConfigError(
+            f"{origin}: state.ttl: {config.state.ttl!r} must be at least the longest window and mapping.horizon_past "
+            f"together, {config.ttl_least_ms} ms"
+        )
     return config
 
 

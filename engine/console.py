@@ -1,37 +1,101 @@
 """What a person sees in a terminal while files are worked through."""
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from engine.backfill import BackfillSummary, backfill, newest_event_ms
 from engine.config import Config
+from engine.history import LoadSummary, load_history
+from engine.labels import Labels, read_labels
 from engine.replay import BATCH_EVENTS, ReplayFiles, ReplaySummary, replay
+from engine.sources import Coordinates, read_records
 from engine.sources import Progress as BytesRead
-from engine.sources import read_records
+
+
+@contextmanager
+def progress_bar(description: str, done: BytesRead, unit: str = "events") -> Iterator[Callable[[int], None]]:
+    """A bar on standard error; whoever works calls the function with the number of events so far."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn(f"{{task.fields[rate]:,.0f}} {unit}/s"),
+        TimeRemainingColumn(),
+    )
+    started = time.perf_counter()
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(description, total=done.bytes_total, rate=0.0)
+
+        def advance(events: int) -> None:
+            bar.update(task, completed=done.bytes_read, rate=events / (time.perf_counter() - started))
+
+        yield advance
 
 
 def replay_with_progress(
     paths: list[Path], config: Config, outputs: ReplayFiles, *, with_features: bool
 ) -> tuple[ReplaySummary, float]:
-    """Replays with a progress bar on standard error; returns the summary and the seconds it took."""
-    done = BytesRead.of(paths)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[rate]:,.0f} events/s"),
-        TimeRemainingColumn(),
-    )
-    started = time.perf_counter()
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("scoring", total=done.bytes_total, rate=0.0)
-
-        def advance(summary: ReplaySummary) -> None:
-            rate = summary.events / (time.perf_counter() - started)
-            bar.update(task, completed=done.bytes_read, rate=rate)
-
+    """Replays with a progress bar; returns the summary and the seconds it took."""
+    done, started = BytesRead.of(paths), time.perf_counter()
+    with progress_bar("scoring", done) as advance:
         records = read_records(paths, BATCH_EVENTS, done)
-        summary = replay(records, config, outputs, with_features=with_features, advance=advance)
+        summary = replay(
+            records, config, outputs, with_features=with_features, advance=lambda summary: advance(summary.events)
+        )
+    return summary, time.perf_counter() - started
+
+
+def backfill_with_progress(
+    paths: list[Path],
+    config: Config,
+    out: Path,
+    *,
+    labels_file: Path | None,
+    as_of_ms: int | None,
+    timestamp_field: str | None,
+    dead_letters: Path | None,
+) -> tuple[BackfillSummary, Labels | None, float]:
+    """Writes a training set: the summary, the labels that were joined, and the seconds it took.
+
+    Labels count as of the newest event where no time is given; to find that one the files are read once more.
+    """
+    coordinates, started = Coordinates(timestamp=timestamp_field), time.perf_counter()
+    done, labels = BytesRead.of(paths), None
+    if labels_file is not None:
+        labels_done = BytesRead.of([labels_file])
+        if as_of_ms is None:
+            looked_at = BytesRead.of(paths)
+            with progress_bar("finding the newest event", looked_at) as advance:
+                records = read_records(paths, BATCH_EVENTS, looked_at, coordinates)
+                as_of_ms = newest_event_ms(records, config, advance)
+        with progress_bar("reading labels", labels_done, "labels") as advance:
+            labels = read_labels(labels_file, as_of_ms, labels_done, advance)
+    with progress_bar("computing", done) as advance:
+        records = read_records(paths, BATCH_EVENTS, done, coordinates)
+        summary = backfill(
+            records,
+            config,
+            out,
+            labels=labels,
+            dead_letters=dead_letters,
+            advance=lambda summary: advance(summary.events),
+        )
+    return summary, labels, time.perf_counter() - started
+
+
+def load_with_progress(
+    paths: list[Path], config: Config, coordinates: Coordinates, dead_letters: Path | None
+) -> tuple[LoadSummary, float]:
+    """Builds state with a progress bar; returns the summary and the seconds it took."""
+    done, started = BytesRead.of(paths), time.perf_counter()
+    with progress_bar("loading", done) as advance:
+        records = read_records(paths, BATCH_EVENTS, done, coordinates)
+        summary = load_history(
+            records, config, dead_letters=dead_letters, advance=lambda summary: advance(summary.events)
+        )
     return summary, time.perf_counter() - started

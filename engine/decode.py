@@ -7,19 +7,18 @@ for exact decimals. Whatever a record has wrong, it becomes a dead letter and th
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from decimal import Decimal
-from operator import attrgetter
 from typing import Annotated, Any
 
 import msgspec
 import numpy as np
-import xxhash
 from msgspec import Meta
 
+from engine.columns import FLOAT_MAX, ColumnReader, Refused, needed_fields, number_invalid
 from engine.config import Config
 from engine.errors import ConfigError, PoisonError
-from engine.events import Batch, Bool, DeadLetter, Int64, Records, UInt64
+from engine.events import Batch, Bool, DeadLetter, Int64, Records
 from engine.mapping import Mapping
 from engine.rates import (
     EXACT,
@@ -32,11 +31,10 @@ from engine.rates import (
     exact_decimal,
 )
 from features.spec import FeatureSpec
+from features.words import key_hashes
 
 EVENT_ID_CHARS_MAX = 256
 TIME_MS_MAX = epoch_ms("2100-12-31T23:59:59.999")
-
-Refused = dict[int, PoisonError]
 
 _IdText = Annotated[str, Meta(min_length=1, max_length=EVENT_ID_CHARS_MAX)]
 _Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -53,21 +51,20 @@ class Decoder:
         self._mapping = mapping
         self._horizon_past_ms = min(mapping.horizon_past_ms, TIME_MS_MAX)
         self._horizon_future_ms = min(mapping.horizon_future_ms, TIME_MS_MAX)
-        self._entities = {entity.name for entity in spec.entities}
-        sources = [
-            config.entity_key(column) if column in self._entities else mapping.source(column)
-            for column in spec.hash_columns
-        ]
-        event_type, attributes = _event_type(mapping, sources)
+        needed = needed_fields(config, spec)
+        texts, numbers = (
+            {config.source(name): key for name, key in named.items()} for named in (needed.texts, needed.numbers)
+        )
+        event_type, attributes = _event_type(mapping, texts, numbers)
         self.event_type = event_type
         self._read = msgspec.json.Decoder(event_type).decode
         self._blank = event_type(event_id="-", time=0, amount=0)
-        self._text_fields = [field for field in attributes if attributes[field] not in ("time", "amount")]
-        self._columns = [
-            (name, attrgetter(attributes[source]), column_seed(name))
-            for name, source in zip(spec.hash_columns, sources, strict=True)
+        self._number_fields = list(numbers)
+        self._text_fields = [
+            field for field in attributes if attributes[field] not in ("time", "amount") and field not in numbers
         ]
         self._converter = Converter(mapping, config.rates.base_currency, rates)
+        self._columns = ColumnReader(config, spec, needed, attributes, 10**self._converter.base_digits)
 
     def decode(self, records: Records) -> tuple[Batch, list[DeadLetter]]:
         """The events among the records and a dead letter for every other one, both in the records' order.
@@ -80,7 +77,7 @@ class Decoder:
         self._check_horizons(times_ms, records.record_times_ms, refused)
         amounts_minor = self._amounts_minor(events, times_ms, refused)
         event_ids = _id_texts([event.event_id for event in events], self._mapping.event_id, refused)
-        keys, hashes = self._keys(events)
+        columns = self._columns.read(events, amounts_minor, refused)
         batch = Batch(
             topic=records.topic,
             event_ids=event_ids,
@@ -88,12 +85,15 @@ class Decoder:
             times_ms=times_ms,
             amounts_minor=amounts_minor,
             currency=self._converter.base_currency,
-            keys=keys,
-            hashes=hashes,
-            partition_keys=keys[self._mapping.partition_key],
+            keys=columns.keys,
+            words=columns.words,
+            flags=columns.flags,
+            partition_keys=columns.keys[self._mapping.partition_key],
             partitions=records.partitions,
             offsets=records.offsets,
             record_times_ms=records.record_times_ms,
+            numbers=columns.numbers,
+            categories=columns.categories,
         )
         if not refused:
             return batch, []
@@ -133,6 +133,9 @@ class Decoder:
         for field in self._text_fields:
             if type(document.get(field)) not in (str, int, type(None)):
                 return PoisonError("wrong_type", f"{field}: must be text or a whole number")
+        for field in self._number_fields:
+            if not _is_finite(document.get(field)):
+                return number_invalid(field)
         if not 1 <= len(str(document[event_id])) <= EVENT_ID_CHARS_MAX:
             return _id_invalid(event_id)
         if not _is_number(document[time]):
@@ -195,28 +198,6 @@ class Decoder:
         _settle(amounts_minor, sure, exact, refused)
         return amounts_minor
 
-    def _keys(self, events: list[Any]) -> tuple[dict[str, list[str | None]], UInt64]:
-        """The entities' keys as text, and the hashes of all hashed columns: uint64[n, columns]."""
-        keys = {}
-        hashes = np.empty((len(events), len(self._columns)), np.uint64)
-        for at, (name, column, seed) in enumerate(self._columns):
-            texts = _texts(map(column, events))
-            hashes[:, at] = key_hashes(texts, seed)
-            if name in self._entities:
-                keys[name] = texts
-        return keys, hashes
-
-
-def column_seed(name: str) -> int:
-    """What keeps equal texts in different columns apart."""
-    return xxhash.xxh32_intdigest(name.encode())
-
-
-def key_hashes(texts: Sequence[str | None], seed: int) -> UInt64:
-    """XXH3-64 of each text: uint64[n], where 0 stands for None alone."""
-    digest = xxhash.xxh3_64_intdigest
-    return np.array([0 if text is None else digest(text.encode(), seed) or 1 for text in texts], np.uint64)
-
 
 def rounded(values: list[Number], scale: int) -> tuple[Int64, Bool]:
     """`value * scale` rounded half to even: int64[n]; and whether that surely is the decimal result: bool[n].
@@ -233,10 +214,11 @@ def rounded(values: list[Number], scale: int) -> tuple[Int64, Bool]:
     return np.where(sure, nearest, 0.0).astype(np.int64), sure
 
 
-def _event_type(mapping: Mapping, sources: list[str]) -> tuple[type[Any], dict[str, str]]:
+def _event_type(mapping: Mapping, texts: dict[str, str], numbers: dict[str, str]) -> tuple[type[Any], dict[str, str]]:
     """The struct of only the needed fields, and the attribute that holds each foreign field.
 
-    Raises ConfigError where one field would have to be two things.
+    `texts` and `numbers`: by foreign field, which key of the configuration asks for it. Raises ConfigError where one
+    field would have to be two things.
     """
     core = [mapping.event_id, mapping.event_time.field, mapping.amount.field]
     fields: list[Any] = [
@@ -250,12 +232,14 @@ def _event_type(mapping: Mapping, sources: list[str]) -> tuple[type[Any], dict[s
     attributes = {source: field[0] for source, field in zip(core, fields, strict=True)}
     if len(attributes) < len(core):
         raise ConfigError(f"mapping: event_id, event_time, amount and currency must differ, not {', '.join(core)}")
-    for source in sources:
+    for source, key in (*texts.items(), *numbers.items()):
         if attributes.get(source) in ("time", "amount"):
-            raise ConfigError(f"entities: {source!r} is the event time or the amount: not a key, not distinct")
+            raise ConfigError(f"{key}: {source!r} is the event time or the amount: not a key, nor any other field")
+        if source in attributes and source in numbers:
+            raise ConfigError(f"{key}: {source!r} is read as text already; it cannot be a number as well")
         if source not in attributes:
-            attributes[source] = f"key_{len(fields)}"
-            fields.append((attributes[source], str | int | None, None))
+            attributes[source] = f"field_{len(fields)}"
+            fields.append((attributes[source], float | str | None if source in numbers else str | int | None, None))
     rename = {attribute: source for source, attribute in attributes.items()}
     return msgspec.defstruct("Event", fields, rename=rename, gc=False), attributes
 
@@ -289,6 +273,13 @@ def _is_number(value: Any) -> bool:
     if type(value) is int:
         return -(2**63) <= value < 2**63
     return type(value) is str or (type(value) is float and math.isfinite(value))
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether the typed decoder takes it for a number field: absent, text, or a number that a float64 can hold."""
+    if type(value) is int or type(value) is float:
+        return -FLOAT_MAX <= value <= FLOAT_MAX
+    return value is None or type(value) is str
 
 
 def _settle(column: Int64, sure: Bool, exact: Callable[[int], int], refused: Refused) -> None:
@@ -329,11 +320,6 @@ def _id_texts(values: list[str | int], field: str, refused: Refused) -> list[str
             if len(text) > EVENT_ID_CHARS_MAX:
                 refused.setdefault(row, _id_invalid(field))
     return texts
-
-
-def _texts(keys: Iterable[str | int | None]) -> list[str | None]:
-    """Keys as text: an integer as its digits, "" as None."""
-    return [None if key is None or key == "" else str(key) for key in keys]
 
 
 def _id_invalid(field: str) -> PoisonError:

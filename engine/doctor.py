@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from engine.assemble import load_champion, load_rates
+from engine.assemble import load_champion, load_rates, rules_of
 from engine.config import Config
 from engine.decode import TIME_MS_MAX, Decoder
 from engine.errors import TidegateError
@@ -24,9 +24,8 @@ from engine.kafka.client import admin_settings
 from engine.kafka.consume import Input
 from engine.kafka.health import broker_facts, library_version, newest_record_ms
 from engine.kafka.topics import ANSWER_TIMEOUT_S, plan
-from engine.rates import RateTable
-from engine.recovery import plan_recovery
-from engine.state.header import Header, state_fingerprint
+from engine.recovery import Origin, plan_recovery, wrong_origin
+from engine.state.header import Header
 from engine.state.peek import is_held, read_header
 from engine.state.store import DISK_FREE_BYTES_MIN
 from engine.topology import wanted_topics
@@ -132,7 +131,7 @@ def check_state(config: Config) -> Finding:
     header = read_header(folder)
     if header is None:
         return Finding("state", "ok", f"{folder} holds no state yet")
-    wanted = _fingerprint(config, load_rates(config))
+    wanted = rules_of(config, load_rates(config))
     if header.fingerprint != wanted:
         return Finding(
             "state",
@@ -142,10 +141,6 @@ def check_state(config: Config) -> Finding:
         )
     entities = sum(header.entities.values())
     return Finding("state", "ok", f"{folder} holds {entities:,} entities, written {header.sequence:,} times")
-
-
-def _fingerprint(config: Config, rates: RateTable | None) -> str:
-    return state_fingerprint(config, rates.digest() if rates else "")
 
 
 def _existing(path: Path) -> Path:
@@ -228,7 +223,7 @@ def check_offsets(config: Config) -> Finding:
     """What the next start would do: committed offsets and state against what the input topic still holds."""
     with Input(config) as source:
         committed, bounds = source.committed(), source.bounds()
-        here = (source.cluster_id, source.topic, source.topic_id)
+        here = Origin(source.cluster_id, source.topic, source.topic_id)
     waiting = sum(end - committed.get(partition, first) for partition, (first, end) in bounds.items())
     gone = [
         f"partition {partition}: committed {committed[partition]}, but the topic begins at {first}"
@@ -243,9 +238,7 @@ def check_offsets(config: Config) -> Finding:
     if is_held(folder):
         return Finding("offsets", "ok", detail)
     header = read_header(folder) or Header(fingerprint="")
-    if header.topic and (header.cluster_id, header.topic, header.topic_id) != here:
-        origin = f"the state was built from topic {header.topic!r} ({header.topic_id}) of cluster {header.cluster_id}"
-        detail = f"{origin}, not from {here[1]!r} ({here[2]}) of {here[0]}"
-        return Finding("offsets", "failure", detail, "name another state.dir")
-    replayed = plan_recovery(header.vector, committed, bounds).events
+    if wrong := wrong_origin(header, here):
+        return Finding("offsets", "failure", wrong, "name another state.dir")
+    replayed = plan_recovery(header.vector, committed, bounds, loaded=header.loaded).events
     return Finding("offsets", "ok", f"{detail}, {replayed:,} are replayed into the state first")

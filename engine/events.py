@@ -67,7 +67,9 @@ class Batch:
     """Decoded events of one micro-batch, n rows, by column.
 
     `amounts_minor`: minor units of `currency`, the base one. `keys[entity]`: the key as text, None where absent.
-    `hashes[n, h]`: one column for each hashed field, in the order of `FeatureSpec.hash_columns`; 0 means absent.
+    `words[n, c]`: what features need of the fields, in the order of `FeatureSpec.columns`; 0 means absent, or that the
+    column's predicate does not hold. `flags[n]`: bit i says whether `FeatureSpec.predicates[i]` holds. `numbers[field]`
+    (NaN absent) and `categories[field]` (hashes, 0 absent): what event-level features need.
     `partition_keys`: what the decision is keyed by. `late`: older than the partition's newest by more than late_after.
     """
 
@@ -78,11 +80,14 @@ class Batch:
     amounts_minor: Int64
     currency: str
     keys: dict[str, list[str | None]]
-    hashes: UInt64
+    words: UInt64
+    flags: Int64
     partition_keys: list[str | None]
     partitions: Int64
     offsets: Int64
     record_times_ms: Int64
+    numbers: dict[str, Float64] = field(default_factory=dict)
+    categories: dict[str, UInt64] = field(default_factory=dict)
     late: Bool = field(default_factory=lambda: np.zeros(0, np.bool_))
 
     def __len__(self) -> int:
@@ -99,10 +104,13 @@ class Batch:
             amounts_minor=self.amounts_minor[rows],
             currency=self.currency,
             keys={name: [column[i] for i in at] for name, column in self.keys.items()},
-            hashes=self.hashes[rows],
+            words=self.words[rows],
+            flags=self.flags[rows],
             partition_keys=[self.partition_keys[i] for i in at],
             partitions=self.partitions[rows],
             offsets=self.offsets[rows],
             record_times_ms=self.record_times_ms[rows],
+            numbers={name: column[rows] for name, column in self.numbers.items()},
+            categories={name: column[rows] for name, column in self.categories.items()},
             late=self.late[rows] if len(self.late) else self.late,
         )

@@ -9,6 +9,7 @@ import msgspec
 
 from engine.errors import ConfigError
 from features.durations import duration_ms
+from features.spec import AMOUNT, CLOCK_FEATURES
 
 
 class TimeField(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,10 +36,22 @@ class CurrencyField(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     default: str | None = None
 
 
+class LocationFields(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Our names of the fields, in degrees, that say where an event took place; both empty where none do."""
+
+    latitude: str = ""
+    longitude: str = ""
+
+    def __post_init__(self) -> None:
+        if bool(self.latitude) != bool(self.longitude) or (self.latitude and self.latitude == self.longitude):
+            raise ValueError(f"latitude, longitude: {self.latitude!r}, {self.longitude!r} must be two fields, or empty")
+
+
 class Mapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The schema of the input. `fields` gives our name for a foreign field: `card = "cc_num"`.
 
-    A name that `fields` does not list is taken as the foreign field of that name.
+    A name that `fields` does not list is taken as the foreign field of that name. `numbers` are our names of fields
+    that hold numbers, beside those of `location`; all others are text.
     """
 
     base: str | None = None
@@ -48,6 +61,8 @@ class Mapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     currency: CurrencyField = CurrencyField("currency")
     partition_key: str = "card"
     fields: dict[str, str] = {}
+    numbers: list[str] = []
+    location: LocationFields = LocationFields()
     late_after: str = "1m"
     horizon_past: str = "7d"
     horizon_future: str = "1h"
@@ -61,6 +76,20 @@ class Mapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
                 raise ValueError(f"{key}: {error}") from error
         if self.event_bytes_max < 1:
             raise ValueError(f"event_bytes_max: {self.event_bytes_max} must be at least 1")
+        for name in self.number_fields:
+            if not name or "." in name or name in (AMOUNT, *CLOCK_FEATURES):
+                allowed = f"must be a name without a dot, and none of {', '.join((AMOUNT, *CLOCK_FEATURES))}"
+                raise ValueError(f"numbers, location: {name!r} {allowed}")
+
+    @property
+    def number_fields(self) -> frozenset[str]:
+        """Our names of all fields that hold numbers."""
+        return frozenset(self.numbers).union([self.location.latitude, self.location.longitude] if self.located else [])
+
+    @property
+    def located(self) -> bool:
+        """Whether events say where they took place."""
+        return bool(self.location.latitude)
 
     @property
     def late_after_ms(self) -> int:

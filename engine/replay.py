@@ -51,16 +51,16 @@ def replay(
     summary = ReplaySummary()
     with ExitStack() as resources_open:
         config = with_scratch_state(config, resources_open)
-        pipeline = assemble(config, resources_open, on_disk=True, with_features=with_features).pipeline
+        pipeline = assemble(config, resources_open, with_features=with_features)
         decisions, alerts, dead_letters = (
-            resources_open.enter_context(_create(path or Path(os.devnull)))
+            resources_open.enter_context(create(path or Path(os.devnull)))
             for path in (files.decisions, files.alerts, files.dead_letters)
         )
         for batch in records:
             outputs = pipeline.process(batch)
             decisions.writelines(message["value"] + b"\n" for message in outputs.decisions)
             alerts.writelines(message["value"] + b"\n" for message in outputs.alerts)
-            dead_letters.writelines(_line(letter) for letter in outputs.dead_letters)
+            dead_letters.writelines(dead_letter_line(letter) for letter in outputs.dead_letters)
             summary.events += len(batch)
             summary.decisions += len(outputs.decisions)
             summary.alerts += len(outputs.alerts)
@@ -71,11 +71,12 @@ def replay(
     return summary
 
 
-def _create(path: Path) -> BinaryIO:
+def create(path: Path, shown: Path | None = None) -> BinaryIO:
+    """A new file; ConfigError, which names `shown` where that is given, if there can be none."""
     try:
         return path.open("wb")
     except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
+        raise ConfigError(f"{shown or path} cannot be written: {error.strerror}") from error
 
 
 def flush_when_full(state: LocalState, config: Config) -> None:
@@ -91,7 +92,8 @@ def with_scratch_state(config: Config, resources_open: ExitStack) -> Config:
     return config.with_state_dir(Path(folder))
 
 
-def _line(letter: DeadLetter) -> bytes:
+def dead_letter_line(letter: DeadLetter) -> bytes:
+    """A dead letter as a line of a file."""
     return orjson.dumps(
         {
             "reason": letter.reason,

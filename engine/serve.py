@@ -17,10 +17,10 @@ def serve(config: Config, stop: threading.Event, *, accept_cold_state: bool = Fa
     set_up_logs(config.observe)
     with ExitStack() as resources_open:
         source = resources_open.enter_context(Input(config))
-        assembled = assemble(config, resources_open, on_disk=True, with_features=config.kafka.decision_features)
+        pipeline = assemble(config, resources_open, with_features=config.kafka.decision_features)
         delivery = resources_open.enter_context(AtLeastOnce(config, source))
-        worker = Worker(config, assembled.pipeline, source, delivery, stop, accept_cold_state)
-        metrics = assembled.pipeline.metrics
+        worker = Worker(config, pipeline, source, delivery, stop, accept_cold_state)
+        metrics = pipeline.metrics
 
         def alive() -> tuple[bool, dict[str, object]]:
             return True, {"role": metrics.role}

@@ -1,29 +1,48 @@
 """Files as a source of records: each row of CSV, JSON Lines or Parquet becomes one JSON value.
 
 So a file goes through the very decoder that Kafka's records go through. A record's source coordinates are the
-file's name as topic, the file's place in the list as partition, and the number of the row, from 0, as offset.
+file's name as topic, the file's place in the list as partition, and the number of the row, from 0, as offset; unless
+the rows have fields that say where in Kafka they came from.
 """
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
+import msgspec
 import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.errors import ConfigError
-from engine.events import Records
+from engine.events import Int64, Records
+from engine.rates import epoch_ms
 
 ENDINGS = (".csv", ".jsonl", ".ndjson", ".parquet")
 
 # Values, and how many bytes of the file are read by then.
 _Batches = Iterator[tuple[list[bytes | None], int]]
+
+
+_Partition = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+_Offset = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 2)]
+
+
+@dataclass(frozen=True, slots=True)
+class Coordinates:
+    """The fields of a row that hold its Kafka coordinates, numbers or their text; None where rows have none.
+
+    `timestamp`: of the Kafka record, in ms since 1970 or ISO 8601.
+    """
+
+    partition: str | None = None
+    offset: str | None = None
+    timestamp: str | None = None
 
 
 @dataclass(slots=True)
@@ -39,27 +58,66 @@ class Progress:
         return cls(sum(_checked(path).stat().st_size for path in paths))
 
 
-def read_records(paths: Sequence[Path], batch_events: int, progress: Progress | None = None) -> Iterator[Records]:
+def read_records(
+    paths: Sequence[Path],
+    batch_events: int,
+    progress: Progress | None = None,
+    coordinates: Coordinates = Coordinates(),
+) -> Iterator[Records]:
     """The rows of the files in order, at most `batch_events` at a time; no batch spans two files.
 
     Memory is bounded by the batch, and for Parquet by what a row group takes to decode. A row that is no event is
     yielded all the same: the decoder makes it a dead letter. Raises ConfigError where a file is missing, of an
-    unknown kind, or not what its ending says.
+    unknown kind, or not what its ending says, and where a row lacks coordinates that it should have.
     """
     progress = progress or Progress.of(paths)
-    for partition, path in enumerate(paths):
-        bytes_before, offset = progress.bytes_read, 0
+    read_coordinates = _coordinates_reader(coordinates)
+    for place, path in enumerate(paths):
+        bytes_before, row = progress.bytes_read, 0
         for values, bytes_read in _batches(path, batch_events):
             progress.bytes_read = bytes_before + bytes_read
-            yield Records(
-                topic=path.name,
-                values=values,
-                partitions=np.full(len(values), partition, np.int64),
-                offsets=np.arange(offset, offset + len(values), dtype=np.int64),
-                record_times_ms=np.full(len(values), -1, np.int64),
-            )
-            offset += len(values)
+            yield Records(path.name, values, *read_coordinates(values, path, place, row))
+            row += len(values)
         progress.bytes_read = bytes_before + path.stat().st_size
+
+
+def row_time_ms(written: int | float | str) -> int:
+    """A time in a row: ms since 1970, as a number or its text, or ISO 8601. Raises ValueError for any other text."""
+    if isinstance(written, str) and not written.isdecimal():
+        return epoch_ms(written)
+    return int(written)
+
+
+def _coordinates_reader(coordinates: Coordinates) -> Callable[[list[bytes | None], Path, int, int], tuple[Int64, ...]]:
+    """Reads partitions, offsets and timestamps of a file's values, of which the first stands in this row."""
+    types = {"partition": _Partition, "offset": _Offset, "timestamp": int | float | str}
+    sources = {name: getattr(coordinates, name) for name in types if getattr(coordinates, name) is not None}
+    if len(set(sources.values())) < len(sources):
+        raise ConfigError(f"one field cannot be two coordinates: {', '.join(sources.values())}")
+    row_type = msgspec.defstruct("Row", [(name, types[name]) for name in sources], rename=sources, gc=False)
+    decode = msgspec.json.Decoder(row_type, strict=False).decode
+
+    def read(values: list[bytes | None], path: Path, place: int, first_row: int) -> tuple[Int64, ...]:
+        rows = []
+        for at, value in enumerate(values if sources else []):
+            try:
+                row: Any = decode(value or b"")
+                if coordinates.timestamp is not None:
+                    row.timestamp = row_time_ms(row.timestamp)
+            except (ValueError, msgspec.DecodeError) as error:
+                raise ConfigError(
+                    f"{path}: row {first_row + at + 1}: no {', '.join(sources.values())} can be read there: {error}"
+                ) from error
+            rows.append(row)
+        columns = {
+            "partition": np.full(len(values), place, np.int64),
+            "offset": np.arange(first_row, first_row + len(values), dtype=np.int64),
+            "timestamp": np.full(len(values), -1, np.int64),
+        }
+        columns |= {name: np.array([getattr(row, name) for row in rows], np.int64) for name in sources}
+        return tuple(columns.values())
+
+    return read
 
 
 def _checked(path: Path) -> Path:

@@ -21,7 +21,7 @@ from engine.kafka.consume import Input
 from engine.kafka.deliver import AtLeastOnce
 from engine.observe.metrics import latencies_s
 from engine.pipeline import Pipeline
-from engine.recovery import Plan, plan_recovery
+from engine.recovery import Origin, Plan, plan_recovery, wrong_origin
 
 _log = logging.getLogger("tidegate.worker")
 
@@ -65,19 +65,26 @@ class Worker:
         state = self.pipeline.state
         self._check_origin()
         bounds = self.source.bounds()
+        loaded = state.header.loaded
         plan = plan_recovery(
-            state.header.vector, self.source.committed(), bounds, accept_cold_state=self.accept_cold_state
+            state.header.vector,
+            self.source.committed(),
+            bounds,
+            loaded=loaded,
+            accept_cold_state=self.accept_cold_state,
         )
         if plan.cold:
             self._begin_cold(bounds)
         # Before anything goes to disk, for state without a committed offset is refused.
         self.source.commit(plan.begin)
+        # From here on there are committed offsets, and the state is like any other.
+        state.header.loaded = False
         if plan.replay:
             self.pipeline.metrics.role = "replaying"
             _log.info("replaying into the state", extra={"events": plan.events})
             if not self._replay(plan):
                 return None
-        if state.header.vector != plan.begin:
+        if loaded or state.header.vector != plan.begin:
             state.begin_flush(plan.begin)
             state.finish_flush()
         self.source.start(plan.begin)
@@ -108,12 +115,9 @@ class Worker:
 
     def _check_origin(self) -> None:
         header, source = self.pipeline.state.header, self.source
-        here = (source.cluster_id, source.topic, source.topic_id)
-        if header.topic and (header.cluster_id, header.topic, header.topic_id) != here:
-            raise FatalError(
-                f"the state was built from topic {header.topic!r} ({header.topic_id}) of cluster {header.cluster_id}, "
-                f"not from {source.topic!r} ({source.topic_id}) of {source.cluster_id}; name another state.dir"
-            )
+        here = Origin(source.cluster_id, source.topic, source.topic_id)
+        if wrong := wrong_origin(header, here):
+            raise FatalError(f"{wrong}; name another state.dir")
         header.cluster_id, header.topic, header.topic_id = here
 
     def _replay(self, plan: Plan) -> bool:

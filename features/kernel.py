@@ -1,35 +1,87 @@
 """The hot loop: for each event and each of its entities, read every window, then insert the event.
 
-Exact sliding windows without buckets: a ring is sorted by time, windows ascend, so one walk from the event's own time
-backwards passes each window's edge in turn and visits each ring event once.
-
-        oldest                               t-24h         t-1h      t
-    ring: . . . .  .   .    .  .  .      .     |  .   . .    |  .  .   e
-                                               |             <-- 1h -->
-                                               <------- 24h ---------->
-
-Values are computed before the event is inserted, with the event itself as their seed, so an event that is too old for
-a full ring still counts in its own windows.
+Values are computed before the event is inserted, so an event that is too old for a full ring still counts in its own
+windows, and what is "before" it is the state as it stands.
 """
+
+from math import nan
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.arena import (
     CAPACITY,
-    CAPACITY_MIN,
     DIRTY,
-    DROPPED_MS,
     HEAD,
     KIND,
     LENGTH,
     NEVER,
+    NEWEST_MS,
     POSITION,
-    RING_WORDS,
 )
+from features.bits import previous_bit
+from features.block import insert
 from features.jit import inlined, kernel
 from features.prefetch import prefetch
-from features.program import Program
+from features.program import (
+    ACCUMULATOR,
+    COLUMN,
+    COLUMNS,
+    DISTINCT,
+    GEO_SPEED,
+    INSTRUCTIONS,
+    IS_NEW,
+    IS_NUMBER,
+    MATRIX_END,
+    MATRIX_FIRST,
+    OF_AMOUNT,
+    PREDICATES,
+    RATIO,
+    SINCE_FIRST,
+    SINCE_LAST,
+    TABLES,
+    TO,
+    WINDOWS,
+    WITHOUT_EVENT,
+    ZSCORE,
+    Program,
+)
+from features.program import KIND as INSTRUCTION_KIND
+from features.ring import (
+    DROPPED_MS,
+    FIRST_MS,
+    HEADER_WORDS,
+    NEWEST,
+    ROW_WORDS,
+    TILES_AT,
+    TIME_MS,
+    UNKNOWN_MS,
+    Seen,
+    amount_of,
+    bits_at,
+    clear_block,
+    column_at,
+    find_word,
+    newest_until,
+    open_block,
+    row_at,
+)
+from features.values import TABLE_WORDS_MAX
+from features.windows import (
+    SUM_ROWS,
+    SUMS,
+    TILE_ROWS,
+    add_seen_values,
+    add_tiles,
+    count_values,
+    find_edges,
+    sum_all,
+    sum_predicate,
+    values_row,
+    work_rows,
+)
+from features.write import speed_kmh, write_sums, write_values
 
 Int64 = NDArray[np.int64]
 UInt64 = NDArray[np.uint64]
@@ -37,301 +89,291 @@ Int32 = NDArray[np.int32]
 UInt8 = NDArray[np.uint8]
 Float64 = NDArray[np.float64]
 
-
-# How many events ahead slots and rings are asked for, how much of a ring, and int64 words in a cache line.
-SLOT_AHEAD, RING_AHEAD = 4, 2
+# How many events ahead slots and blocks are asked for, how many lines of the newest rows, int64 words in a cache line.
+SLOT_AHEAD, BLOCK_AHEAD = 4, 2
 LINES_AHEAD = 4
 LINE_WORDS = 8
+CATEGORIES = 1 << 20
 
 
-class Seen:
-    """Scratch sets for `distinct`, one per field: open addressing, emptied by moving the stamp on."""
+class Work(NamedTuple):
+    """Scratch memory of one `advance` after another; contents mean nothing in between."""
 
-    def __init__(self, fields: int, ring_events_max: int) -> None:
-        shape = (max(fields, 1), 1 << (2 * ring_events_max + 1).bit_length())
-        self.keys = np.zeros(shape, np.int64)
-        self.stamps = np.zeros(shape, np.int64)
-        self.counts = np.zeros(shape[0], np.int64)
-        self.stamp = np.zeros(1, np.int64)
-
-
-@inlined
-def _is_new(keys: Int64, stamps: Int64, stamp: int, key: np.int64) -> bool:
-    """Adds a key to one scratch set; whether it was not there yet."""
-    mask = keys.shape[0] - 1
-    place = (key ^ (key >> 29)) & mask
-    while stamps[place] == stamp:
-        if keys[place] == key:
-            return False
-        place = (place + 1) & mask
-    stamps[place] = stamp
-    keys[place] = key
-    return True
+    ints: Int64
+    reals: Float64
+    words: Int64
+    previous: Int64
+    bits: Float64
+    entries: Int64
+    seen_keys: Int64
+    seen_stamps: Int64
+    seen_stamp: Int64
 
 
-@inlined
-def _last_outside(heap: Int64, times_at: int, head: int, mask: int, place: int, edge_ms: int) -> int:
-    """The newest ring place, at most `place`, whose time is not after the edge; -1 where there is none.
-
-    Gallops backwards, since most windows begin close to where the shorter one began.
-    """
-    inside, step = place + 1, 1
-    while place >= 0 and heap[times_at + ((head + place) & mask)] > edge_ms:
-        inside = place
-        place -= step
-        step *= 2
-    place = max(place, -1)
-    while inside - place > 1:
-        middle = (inside + place) >> 1
-        if heap[times_at + ((head + middle) & mask)] > edge_ms:
-            inside = middle
-        else:
-            place = middle
-    return place
+def work_for(program: Program, ring_events_max: int) -> Work:
+    """Scratch memory for a program."""
+    windows = max(program.windows_ms.shape[1], 1)
+    columns, predicates = program.columns.shape[1], program.predicates.shape[1]
+    ints, reals = work_rows(columns, predicates)
+    seen = Seen(ring_events_max)
+    return Work(
+        ints=np.zeros((ints, windows), np.int64),
+        reals=np.zeros((reals, windows)),
+        words=np.zeros(max(columns, 1), np.int64),
+        previous=np.zeros(max(columns, 1), np.int64),
+        bits=np.zeros(1),
+        entries=np.zeros(TABLE_WORDS_MAX, np.int64),
+        seen_keys=seen.keys,
+        seen_stamps=seen.stamps,
+        seen_stamp=seen.stamp,
+    )
 
 
 @inlined
 def _prefetch(event: int, found: Int32, slots: Int64, heap: Int64) -> None:
-    """Asks for what the next events need: first their slots, and a little later the newest part of their rings."""
+    """Asks for what the next events need: first their slots, then header, newest rows and bit sets of their blocks."""
     if event + SLOT_AHEAD < found.shape[0]:
         for kind in range(found.shape[1]):
             prefetch(slots, found[event + SLOT_AHEAD, kind])
-    if event + RING_AHEAD < found.shape[0]:
+    if event + BLOCK_AHEAD < found.shape[0]:
         for kind in range(found.shape[1]):
-            at = found[event + RING_AHEAD, kind]
+            at = found[event + BLOCK_AHEAD, kind]
             if at < 0:
                 continue
-            capacity = slots[at, CAPACITY]
+            position, capacity = slots[at, POSITION], slots[at, CAPACITY]
             newest = slots[at, HEAD] + slots[at, LENGTH] - 1
-            for line in range(min(LINES_AHEAD, slots[at, LENGTH] // LINE_WORDS + 1)):
-                place = slots[at, POSITION] + ((newest - line * LINE_WORDS) & (capacity - 1))
-                prefetch(heap, place)
-                prefetch(heap, place + capacity)
-
-
-@inlined
-def _read_windows(
-    event: int,
-    kind: int,
-    place: int,
-    time_ms: int,
-    amount: int,
-    hashes: UInt64,
-    heap: Int64,
-    position: int,
-    capacity: int,
-    head: int,
-    windows_ms: Int64,
-    window_counts: Int64,
-    count_columns: Int64,
-    total_columns: Int64,
-    mean_columns: Int64,
-    peak_columns: Int64,
-    distinct_columns: Int64,
-    distinct_hash: Int64,
-    distinct_counts: Int64,
-    minor_per_major: float,
-    seen_keys: Int64,
-    seen_stamps: Int64,
-    seen_counts: Int64,
-    stamp: int,
-    values: Float64,
-) -> None:
-    """Writes the windowed values of one event for one entity; `place` is the newest ring place not after the event."""
-    mask = capacity - 1
-    amounts_at = position + capacity
-    fields = distinct_counts[kind]
-    for field in range(fields):
-        key = np.int64(hashes[event, distinct_hash[kind, field]])
-        seen_counts[field] = key != 0 and _is_new(seen_keys[field], seen_stamps[field], stamp, key)
-    count_column, total_column = count_columns[kind], total_columns[kind]
-    mean_column, peak_column = mean_columns[kind], peak_columns[kind]
-    count, total, peak = 1, amount, amount
-    total_major = total / minor_per_major
-    for window in range(window_counts[kind]):
-        outside = _last_outside(heap, position, head, mask, place, time_ms - windows_ms[kind, window])
-        if outside < place:
-            for k in range(outside + 1, place + 1):
-                value = heap[amounts_at + ((head + k) & mask)]
-                total += value
-                peak = max(peak, value)
-            for field in range(fields):
-                keys_at = position + (RING_WORDS + field) * capacity
-                for k in range(outside + 1, place + 1):
-                    key = heap[keys_at + ((head + k) & mask)]
-                    if key != 0 and _is_new(seen_keys[field], seen_stamps[field], stamp, key):
-                        seen_counts[field] += 1
-            count += place - outside
-            total_major = total / minor_per_major
-            place = outside
-        if count_column >= 0:
-            values[event, count_column + window] = count
-        if total_column >= 0:
-            values[event, total_column + window] = total_major
-        if mean_column >= 0:
-            values[event, mean_column + window] = total / (count * minor_per_major)
-        if peak_column >= 0:
-            values[event, peak_column + window] = peak / minor_per_major
-        for field in range(fields):
-            values[event, distinct_columns[kind, field] + window] = seen_counts[field]
+            prefetch(heap, position)
+            for line in range(min(LINES_AHEAD, slots[at, LENGTH] * ROW_WORDS // LINE_WORDS + 1)):
+                place = (newest - line * (LINE_WORDS // ROW_WORDS)) & (capacity - 1)
+                prefetch(heap, position + HEADER_WORDS + ROW_WORDS * place)
 
 
 @kernel
-def _comes_before(
-    event: int,
-    kind: int,
-    amount: int,
-    hashes: UInt64,
-    heap: Int64,
-    other: int,
-    capacity: int,
-    distinct_hash: Int64,
-    distinct_counts: Int64,
-) -> bool:
-    """Whether the event belongs before the ring event at `other`, which has the same time."""
-    if amount != heap[other + capacity]:
-        return bool(amount < heap[other + capacity])
-    for field in range(distinct_counts[kind]):
-        key = np.int64(hashes[event, distinct_hash[kind, field]])
-        if key != heap[other + (RING_WORDS + field) * capacity]:
-            return bool(key < heap[other + (RING_WORDS + field) * capacity])
-    return False
+def _read_windows(
+    heap: Int64, position: int, capacity: int, head: int, length: int, last: int, time_ms: int, newest_ms: int,
+    oldest_ms: int, windows_ms: Int64, windows: int, exact: int, columns: int, predicates: int, tables: int,
+    tables_of: Int64, needs: Int64, counted: Int64, words: Int64, previous: Int64, ints: Int64, reals: Float64,
+    seen_keys: Int64, seen_stamps: Int64, seen_stamp: Int64,
+) -> None:  # fmt: skip
+    """Fills `ints` and `reals` with what the windows hold without the event."""
+    find_edges(heap, position, capacity, head, last, time_ms, windows_ms, windows, ints)
+    sum_all(heap, position, capacity, head, last, length, columns, windows, needs[0], ints)
+    for predicate in range(predicates):
+        bits = bits_at(position, capacity, columns, NEWEST + columns + predicate)
+        row = SUMS + SUM_ROWS * (1 + predicate)
+        sum_predicate(heap, position, capacity, head, last, bits, windows, row, needs[1 + predicate], ints)
+    for column in range(columns):
+        if counted[column]:
+            row = values_row(columns, predicates, column)
+            count_values(
+                heap, position, capacity, head, last, length, columns, column, windows, row, ints,
+                seen_keys, seen_stamps, seen_stamp,
+            )  # fmt: skip
+            for window in range(windows):
+                ints[row + columns, window] = previous[column] > ints[0, window]
+    if exact == windows:
+        return
+    part = position + heap[position + TILES_AT]
+    has_tiles = heap[position + TILES_AT] != 0
+    if has_tiles:
+        add_tiles(heap, part, time_ms, windows_ms, exact, windows, predicates, tables, ints, reals)
+    else:
+        reals[:, exact:windows] = 0.0
+    for column in range(columns):
+        if counted[column]:
+            row, about = values_row(columns, predicates, column), TILE_ROWS * (1 + predicates) + column
+            if has_tiles:
+                add_seen_values(
+                    heap, part, tables_of[column], newest_ms, oldest_ms, time_ms, windows_ms, exact, windows,
+                    predicates, tables, words[column], reals[about], ints[row + columns],
+                )  # fmt: skip
+            else:
+                for window in range(exact, windows):
+                    reals[about, window] = ints[row, window]
 
 
-@inlined
-def _insert(
-    event: int,
-    kind: int,
-    last: int,
-    time_ms: int,
-    amount: int,
-    hashes: UInt64,
-    slots: Int64,
-    at: int,
-    heap: Int64,
-    heap_top: int,
-    distinct_hash: Int64,
-    distinct_counts: Int64,
-    ring_events_max: int,
-) -> int:
-    """Puts the event into its place of the ring, which grows, or drops its oldest. Returns the new heap top."""
-    width = RING_WORDS + distinct_counts[kind]
-    position, capacity = slots[at, POSITION], slots[at, CAPACITY]
-    place = last + 1
-    while place > 0:
-        before = position + ((slots[at, HEAD] + place - 1) & (capacity - 1))
-        if heap[before] != time_ms or not _comes_before(
-            event, kind, amount, hashes, heap, before, capacity, distinct_hash, distinct_counts
-        ):
-            break
+@kernel
+def _newest_with_word(heap: Int64, words: int, capacity: int, head: int, last: int) -> int:
+    """The newest place, at most `last`, that has a word in a column; -1 where none does."""
+    place = last
+    while place >= 0 and heap[words + ((head + place) & (capacity - 1))] == 0:
         place -= 1
-    if slots[at, LENGTH] == capacity and capacity < ring_events_max:
-        grown = max(CAPACITY_MIN, 2 * capacity)
-        for column in range(width):
-            for k in range(slots[at, LENGTH]):
-                old = position + column * capacity + ((slots[at, HEAD] + k) & (capacity - 1))
-                heap[heap_top + column * grown + k] = heap[old]
-        slots[at, POSITION], slots[at, CAPACITY], slots[at, HEAD] = heap_top, grown, 0
-        position, capacity = heap_top, grown
-        heap_top += width * grown
-    elif slots[at, LENGTH] == capacity:
-        if place == 0:
-            slots[at, DROPPED_MS] = max(slots[at, DROPPED_MS], time_ms)
-            return heap_top
-        slots[at, DROPPED_MS] = max(slots[at, DROPPED_MS], heap[position + slots[at, HEAD]])
-        slots[at, HEAD] = (slots[at, HEAD] + 1) & (capacity - 1)
-        slots[at, LENGTH] -= 1
-        place -= 1
-    mask = capacity - 1
-    head = slots[at, HEAD]
-    for k in range(slots[at, LENGTH], place, -1):
-        to, source = position + ((head + k) & mask), position + ((head + k - 1) & mask)
-        for column in range(width):
-            heap[to + column * capacity] = heap[source + column * capacity]
-    to = position + ((head + place) & mask)
-    heap[to] = time_ms
-    heap[to + capacity] = amount
-    for field in range(distinct_counts[kind]):
-        heap[to + (RING_WORDS + field) * capacity] = np.int64(hashes[event, distinct_hash[kind, field]])
-    slots[at, LENGTH] += 1
-    return heap_top
+    return place
+
+
+@kernel
+def _write_windowless(
+    instruction: Int64, heap: Int64, position: int, capacity: int, head: int, last: int, columns: int, time_ms: int,
+    word: int, mine: int, minor_per_major: float, number: Float64, values: Float64,
+) -> bool:  # fmt: skip
+    """Writes one windowless value; whether it is surely right."""
+    kind, to, column = instruction[INSTRUCTION_KIND], instruction[TO], instruction[COLUMN]
+    dropped_ms = heap[position + DROPPED_MS]
+    if kind == SINCE_FIRST:
+        ago_ms = time_ms - heap[position + FIRST_MS]
+        values[to] = max(0, ago_ms) / 1000.0 if mine or ago_ms >= 0 else nan
+        return bool(heap[position + UNKNOWN_MS] == NEVER)
+    place = last
+    if kind == SINCE_LAST and instruction[ACCUMULATOR] > 0:
+        bits = bits_at(position, capacity, columns, NEWEST + columns + instruction[ACCUMULATOR] - 1)
+        place = previous_bit(heap, bits, head + last, head, capacity - 1) - head if last >= 0 else -1
+    elif column != OF_AMOUNT:
+        place = _newest_with_word(heap, column_at(position, capacity, column), capacity, head, last)
+    values[to] = nan
+    if kind == GEO_SPEED and (word == 0 or mine == 0):
+        return True
+    if place < 0:
+        return bool(dropped_ms == NEVER)
+    then_ms = heap[row_at(position, capacity, head, place) + TIME_MS]
+    if kind == SINCE_LAST:
+        values[to] = (time_ms - then_ms) / 1000.0
+    elif column == OF_AMOUNT:
+        values[to] = amount_of(heap, position, capacity, head, place) / minor_per_major
+    else:
+        other = heap[column_at(position, capacity, column) + ((head + place) & (capacity - 1))]
+        if kind == GEO_SPEED:
+            values[to] = speed_kmh(word, other, time_ms - then_ms)
+        elif instruction[IS_NUMBER]:
+            number.view(np.int64)[0] = other
+            values[to] = number[0] + 0.0
+        else:
+            values[to] = float(np.uint64(other) % np.uint64(CATEGORIES))
+    return bool(dropped_ms <= then_ms)
+
+
+@kernel
+def _write(
+    instructions: Int64, count: int, heap: Int64, position: int, capacity: int, head: int, last: int, columns: int,
+    predicates: int, time_ms: int, amount: int, flags: int, words: Int64, windows_ms: Int64, windows: int, exact: int,
+    mine: int, minor_per_major: float, ints: Int64, reals: Float64, number: Float64, values: Float64,
+) -> bool:  # fmt: skip
+    """Writes all values of one event for one entity; whether the windowless ones are surely right."""
+    surely = True
+    for k in range(count):
+        instruction = instructions[k]
+        kind, accumulator, column = instruction[INSTRUCTION_KIND], instruction[ACCUMULATOR], instruction[COLUMN]
+        holds = accumulator == 0 or (flags >> (accumulator - 1)) & 1
+        own = 1 if mine and holds and not instruction[WITHOUT_EVENT] else 0
+        if kind in (ZSCORE, RATIO) and not mine:
+            values[instruction[TO] : instruction[TO] + windows] = nan
+        elif kind < DISTINCT:
+            write_sums(
+                values, instruction[TO], kind, accumulator, windows, exact, own, amount, minor_per_major, windows_ms,
+                ints, reals,
+            )  # fmt: skip
+        elif kind in (DISTINCT, IS_NEW):
+            row = values_row(columns, predicates, column)
+            word = words[column] if mine else 0
+            write_values(
+                values, instruction[TO], kind, windows, exact, own, word, ints[row], ints[row + columns],
+                reals[TILE_ROWS * (1 + predicates) + column],
+            )  # fmt: skip
+        else:
+            word = words[column] if column != OF_AMOUNT else 0
+            surely &= _write_windowless(
+                instruction, heap, position, capacity, head, last, columns, time_ms, word, mine, minor_per_major,
+                number, values,
+            )  # fmt: skip
+    return surely
 
 
 @kernel
 def advance(
+    first: int,
     times_ms: Int64,
     amounts: Int64,
-    hashes: UInt64,
+    words: UInt64,
+    flags: Int64,
+    forgotten_ms: Int64,
+    unknown_ms: int,
     found: Int32,
     slots: Int64,
     heap: Int64,
     heap_top: int,
+    block_words_max: int,
     program: Program,
     ring_events_max: int,
+    ttl_ms: int,
     minor_per_major: float,
-    seen_keys: Int64,
-    seen_stamps: Int64,
-    seen_counts: Int64,
-    seen_stamp: Int64,
+    work: Work,
     dirty: Int32,
     dirty_count: int,
     compute: bool,
+    insert_events: bool,
     values: Float64,
     exact_windows: UInt8,
     exact_all: UInt8,
-) -> tuple[int, int]:
-    """Takes the events of a batch in acceptance order; returns the new heap top and number of dirty slots.
+) -> tuple[int, int, int]:
+    """Takes the events of a batch from `first` on in acceptance order, as far as the heap surely has room.
 
-    n events, E entities. `times_ms`, `amounts` [n]; `hashes` [n, >= E]; `found` [n, E] from `resolve`.
+    Returns how many events are done, the new heap top and the number of dirty slots. n events, E entities. `times_ms`,
+    `amounts`, `flags`, `forgotten_ms` [n]; `words` [n, >= E]; `found` [n, E] from `resolve`. An entity whose newest
+    event is not after `forgotten_ms` starts anew; of a new one nothing is known until that time or `unknown_ms`.
     With `compute`, writes `values[n, columns]` (NaN for an absent entity), `exact_windows[n, E]`: how many of the
     entity's windows, shortest first, are exact, and `exact_all[n, E]`: whether its windowless values are. Slots that
-    changed for the first time since the last flush are appended to `dirty`.
+    changed for the first time since the last flush are appended to `dirty`. Without `insert_events` nothing changes,
+    and values are those of the windows at that time, with no event of its own.
     """
-    (
-        windows_ms, window_counts, first_column, end_column, count_columns, total_columns, mean_columns, peak_columns,
-        since_last_columns, distinct_columns, distinct_hash, distinct_counts,
-    ) = program  # fmt: skip
-    for event in range(times_ms.shape[0]):
-        time_ms = times_ms[event]
+    windows_of, facts, columns_of, tables_of, predicates_of, instructions, needs, counted = program
+    ints, reals, own_words, previous, number, entries, seen_keys, seen_stamps, seen_stamp = work
+    for event in range(first, times_ms.shape[0]):
+        if heap_top + block_words_max * found.shape[1] > heap.shape[0]:
+            return event, heap_top, dirty_count
+        time_ms, amount = times_ms[event], amounts[event]
         _prefetch(event, found, slots, heap)
         for kind in range(found.shape[1]):
-            windows = window_counts[kind]
+            windows, columns, predicates = facts[kind, WINDOWS], facts[kind, COLUMNS], facts[kind, PREDICATES]
+            tables = facts[kind, TABLES]
             if found[event, kind] < 0:
                 if compute:
-                    values[event, first_column[kind] : end_column[kind]] = np.nan
+                    values[event, facts[kind, MATRIX_FIRST] : facts[kind, MATRIX_END]] = nan
                     exact_windows[event, kind] = windows
                     exact_all[event, kind] = 1
                 continue
             at = found[event, kind]
+            floor_ms = max(forgotten_ms[event], unknown_ms)
+            if slots[at, CAPACITY] == 0:
+                heap_top = open_block(slots, at, heap, heap_top, columns, predicates, floor_ms)
+            elif slots[at, LENGTH] and slots[at, NEWEST_MS] <= forgotten_ms[event]:
+                clear_block(slots, at, heap, columns, predicates, floor_ms)
             position, capacity, head = slots[at, POSITION], slots[at, CAPACITY], slots[at, HEAD]
-            last = slots[at, LENGTH] - 1
-            while last >= 0 and heap[position + ((head + last) & (capacity - 1))] > time_ms:
-                last -= 1
+            length = slots[at, LENGTH]
+            last = newest_until(heap, position, capacity, head, length, time_ms)
+            own_flags = 0
+            for predicate in range(predicates):
+                own_flags |= ((flags[event] >> predicates_of[kind, predicate]) & 1) << predicate
+            for column in range(columns):
+                word = np.int64(words[event, columns_of[kind, column]])
+                own_words[column] = word
+                previous[column] = -1
+                if word != 0 and tables_of[kind, column] >= 0:
+                    at_column = column_at(position, capacity, column)
+                    previous[column] = find_word(heap, at_column, capacity, head, last, word)
             if compute:
-                seen_stamp[0] += 1
-                _read_windows(
-                    event, kind, last, time_ms, amounts[event], hashes, heap, position, capacity, head,
-                    windows_ms, window_counts, count_columns, total_columns, mean_columns, peak_columns,
-                    distinct_columns, distinct_hash, distinct_counts, minor_per_major,
-                    seen_keys, seen_stamps, seen_counts, seen_stamp[0], values,
-                )  # fmt: skip
-                dropped_ms = slots[at, DROPPED_MS]
                 exact = 0
-                while exact < windows and dropped_ms <= time_ms - windows_ms[kind, exact]:
+                while exact < windows and heap[position + DROPPED_MS] <= time_ms - windows_of[kind, exact]:
                     exact += 1
                 # Windows ascend, so the exact ones are a prefix.
                 exact_windows[event, kind] = exact
-                previous_ms = heap[position + ((head + last) & (capacity - 1))] if last >= 0 else NEVER
-                exact_all[event, kind] = dropped_ms <= previous_ms
-                column = since_last_columns[kind]
-                if column >= 0:
-                    values[event, column] = (time_ms - previous_ms) / 1000.0 if last >= 0 else np.nan
-            heap_top = _insert(
-                event, kind, last, time_ms, amounts[event], hashes, slots, at, heap, heap_top,
-                distinct_hash, distinct_counts, ring_events_max,
+                _read_windows(
+                    heap, position, capacity, head, length, last, time_ms, slots[at, NEWEST_MS],
+                    slots[at, NEWEST_MS] - ttl_ms, windows_of[kind], windows, exact, columns, predicates, tables,
+                    tables_of[kind], needs[kind], counted[kind], own_words, previous, ints, reals, seen_keys,
+                    seen_stamps, seen_stamp,
+                )  # fmt: skip
+                exact_all[event, kind] = _write(
+                    instructions[kind], facts[kind, INSTRUCTIONS], heap, position, capacity, head, last, columns,
+                    predicates, time_ms, amount, own_flags, own_words, windows_of[kind], windows, exact,
+                    insert_events, minor_per_major, ints, reals, number, values[event],
+                )  # fmt: skip
+            if not insert_events:
+                continue
+            heap_top = insert(
+                slots, at, heap, heap_top, last, time_ms, amount, own_words, own_flags, columns, predicates, tables,
+                tables_of[kind], ring_events_max, ttl_ms, previous, seen_keys, seen_stamps, seen_stamp, entries,
             )  # fmt: skip
             if slots[at, KIND] & DIRTY == 0:
                 slots[at, KIND] |= DIRTY
                 dirty[dirty_count] = at
                 dirty_count += 1
-    return heap_top, dirty_count
+    return times_ms.shape[0], heap_top, dirty_count

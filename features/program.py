@@ -1,75 +1,105 @@
-"""A feature set compiled to plain arrays, the form in which the kernel reads it."""
+"""A feature set compiled to plain arrays, the form in which the kernels read it."""
 
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features.spec import EntitySpec, FeatureSpec
+from features.spec import AMOUNT, FIELD_WINDOWED, WINDOWED, Aggregate, Column, EntitySpec, FeatureSpec
 
 Int64 = NDArray[np.int64]
 
+# Aggregates by number: windowed ones first.
+KINDS = (
+    "count", "rate", "sum", "mean", "std", "min", "max", "zscore", "ratio", "distinct", "is_new",
+    "since_last", "since_first", "geo_speed", "last",
+)  # fmt: skip
+(
+    COUNT, RATE, SUM, MEAN, STD, MIN, MAX, ZSCORE, RATIO, DISTINCT, IS_NEW,
+    SINCE_LAST, SINCE_FIRST, GEO_SPEED, LAST,
+) = range(len(KINDS))  # fmt: skip
+# What is needed of an accumulator's amounts: bits of `needs`.
+AMOUNTS, OF_SQUARES, EXTREMES = 1, 2, 4
+_NEEDS = {"sum": 1, "mean": 1, "ratio": 1, "std": 3, "zscore": 3, "min": 5, "max": 5}
+
+# What an entity has: words of `facts`.
+WINDOWS, COLUMNS, PREDICATES, TABLES, INSTRUCTIONS, MATRIX_FIRST, MATRIX_END = range(7)
+# An instruction: which aggregate, over which accumulator (0 all events, then the entity's predicates), of which of the
+# entity's columns, without the event itself, from which column of the matrix on, and whether words are numbers.
+KIND, ACCUMULATOR, COLUMN, WITHOUT_EVENT, TO, IS_NUMBER = range(6)
+OF_AMOUNT = -1
+NO_TABLE = -1
+
 
 class Program(NamedTuple):
-    """E entities, at most W windows and D distinct fields each.
+    """E entities, at most W windows, C columns, P predicates and I instructions each; all int64.
 
-    `windows_ms[E, W]` ascends; `window_counts[E]` says how many of a row are used. An entity's columns of the matrix
-    are contiguous, from `first_column[E]` to before `end_column[E]`, and an aggregate's within them, one per window.
-    `*_columns` [E], for `distinct` [E, D], name the first column of each, -1 where
-    nobody asked for it. `distinct_hash[E, D]` is the batch's hash column to count, `distinct_counts[E]` how many.
+    `windows_ms[E, W]` ascends. `facts[E, 7]` are the words named above. `columns[E, C]` says which word of a batch an
+    entity's column is, `tables[E, C]` which of the entity's tables counts its values, `predicates[E, P]` which bit of
+    a batch's flags a predicate is. `instructions[E, I, 6]`: one for each aggregate, whose values stand one per window
+    in adjacent columns of the matrix. `needs[E, P + 1]`: what is needed of all events, then of each predicate's;
+    `counted[E, C]`: whether values of a column are counted or looked for.
     """
 
     windows_ms: Int64
-    window_counts: Int64
-    first_column: Int64
-    end_column: Int64
-    count_columns: Int64
-    total_columns: Int64
-    mean_columns: Int64
-    peak_columns: Int64
-    since_last_columns: Int64
-    distinct_columns: Int64
-    distinct_hash: Int64
-    distinct_counts: Int64
+    facts: Int64
+    columns: Int64
+    tables: Int64
+    predicates: Int64
+    instructions: Int64
+    needs: Int64
+    counted: Int64
 
 
 def compile_program(spec: FeatureSpec) -> Program:
     """The arrays for one feature set."""
     entities = spec.entities
-    column = {name: index for index, name in enumerate(spec.names)}
-    windows_max = max((len(e.windows) for e in entities), default=0)
-    fields_max = max((len(e.distinct_fields) for e in entities), default=0)
-
-    def first(entity: EntitySpec, aggregate: str) -> int:
-        return column.get(f"{entity.name}.{aggregate}.{entity.windows[0]}", -1) if entity.windows else -1
-
-    def firsts(aggregate: str) -> Int64:
-        return np.array([first(entity, aggregate) for entity in entities], np.int64)
-
-    windows_ms = np.zeros((len(entities), windows_max), np.int64)
-    distinct = np.full((len(entities), fields_max), -1, np.int64)
-    distinct_hash = np.zeros((len(entities), fields_max), np.int64)
-    for row, entity in enumerate(entities):
-        windows_ms[row, : len(entity.windows)] = entity.windows_ms
-        for place, name in enumerate(entity.distinct_fields):
-            distinct[row, place] = first(entity, f"distinct.{name}")
-            distinct_hash[row, place] = spec.hash_columns.index(name)
-    owned = [_own_columns(spec, entity) for entity in entities]
-    return Program(
-        windows_ms=windows_ms,
-        window_counts=np.array([len(e.windows) for e in entities], np.int64),
-        first_column=np.array([min(own) for own in owned], np.int64),
-        end_column=np.array([max(own) + 1 for own in owned], np.int64),
-        count_columns=firsts("count"),
-        total_columns=firsts("sum.amount"),
-        mean_columns=firsts("mean.amount"),
-        peak_columns=firsts("max.amount"),
-        since_last_columns=np.array([column.get(f"{e.name}.since_last", -1) for e in entities], np.int64),
-        distinct_columns=distinct,
-        distinct_hash=distinct_hash,
-        distinct_counts=np.array([len(e.distinct_fields) for e in entities], np.int64),
+    matrix = {name: index for index, name in enumerate(spec.names)}
+    count = len(entities)
+    program = Program(
+        windows_ms=np.zeros((count, max(len(e.windows) for e in entities)), np.int64),
+        facts=np.zeros((count, 7), np.int64),
+        columns=np.zeros((count, max(len(e.columns) for e in entities)), np.int64),
+        tables=np.full((count, max(len(e.columns) for e in entities)), NO_TABLE, np.int64),
+        predicates=np.zeros((count, max(len(e.predicates) for e in entities)), np.int64),
+        instructions=np.zeros((count, max(len(e.aggregates) for e in entities), 6), np.int64),
+        needs=np.zeros((count, 1 + max(len(e.predicates) for e in entities)), np.int64),
+        counted=np.zeros((count, max(len(e.columns) for e in entities)), np.int64),
     )
+    for kind, entity in enumerate(entities):
+        program.windows_ms[kind, : len(entity.windows)] = entity.windows_ms
+        program.columns[kind, : len(entity.columns)] = [spec.columns.index(column) for column in entity.columns]
+        counted = [place for place, column in enumerate(entity.columns) if column.kind != "location"]
+        program.tables[kind, counted] = np.arange(len(counted))
+        program.predicates[kind, : len(entity.predicates)] = [spec.predicates.index(p) for p in entity.predicates]
+        for place, aggregate in enumerate(entity.aggregates):
+            instruction = _instruction(aggregate, entity, matrix)
+            program.instructions[kind, place] = instruction
+            program.needs[kind, instruction[ACCUMULATOR]] |= _NEEDS.get(aggregate.kind, 0)
+            if aggregate.kind in FIELD_WINDOWED:
+                program.counted[kind, instruction[COLUMN]] = 1
+        own = [matrix[name] for name in matrix if name.startswith(f"{entity.name}.")]
+        program.facts[kind] = (
+            len(entity.windows), len(entity.columns), len(entity.predicates), len(counted), len(entity.aggregates),
+            min(own, default=0), max(own, default=-1) + 1,
+        )  # fmt: skip
+    return program
 
 
-def _own_columns(spec: FeatureSpec, entity: EntitySpec) -> list[int]:
-    return [index for index, name in enumerate(spec.names) if name.startswith(f"{entity.name}.")]
+def _instruction(aggregate: Aggregate, entity: EntitySpec, matrix: dict[str, int]) -> tuple[int, ...]:
+    of_columns = aggregate.kind in (*FIELD_WINDOWED, "last")
+    accumulator, place, is_number = 0, OF_AMOUNT, False
+    if aggregate.kind == "geo_speed":
+        place = [column.kind for column in entity.columns].index("location")
+    elif of_columns and aggregate.field != AMOUNT:
+        place = [column.name for column in entity.columns].index(_column_name(aggregate))
+        is_number = entity.columns[place].kind == "number"
+    elif aggregate.predicate:
+        accumulator = 1 + entity.predicates.index(aggregate.predicate)
+    window = entity.windows[0] if aggregate.kind in WINDOWED else ""
+    to = matrix[aggregate.feature_name(entity.name, window)]
+    return KINDS.index(aggregate.kind), accumulator, place, int(aggregate.prior), to, int(is_number)
+
+
+def _column_name(aggregate: Aggregate) -> str:
+    return Column(aggregate.field, "", aggregate.predicate).name

@@ -1,8 +1,11 @@
 """Traffic as what travels: JSON in Tidegate's own schema."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
-from loadtest.columns import CHANNELS, COUNTRIES, ENTRY_MODES, Int32, Traffic, event_ids
+from engine.events import Records
+from loadtest.columns import CHANNELS, COUNTRIES, ENTRY_MODES, Int32, Int64, Traffic, event_ids
 from loadtest.poison import spoil
 from loadtest.population import CATEGORIES
 
@@ -40,6 +43,15 @@ def render_valid(traffic: Traffic) -> list[bytes]:
         strict=True,
     )
     return [(_EVENT % row).encode() for row in rows]
+
+
+def records(traffic: Traffic, record_times_ms: Int64, batch_events: int = 2_048) -> Iterator[Records]:
+    """The stream as the engine would have read it, from one partition."""
+    for first in range(0, len(traffic), batch_events):
+        rows = slice(first, min(first + batch_events, len(traffic)))
+        values: list[bytes | None] = [*render(traffic.take(rows))]
+        offsets = np.arange(rows.start, rows.stop, dtype=np.int64)
+        yield Records("transactions", values, np.zeros_like(offsets), offsets, record_times_ms[rows])
 
 
 def dotted(ips: Int32) -> list[str]:

@@ -19,6 +19,9 @@ class MemoryStore:
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         return iter(sorted(row for row in self.rows.items() if row[0].startswith(prefix)))
 
+    def scan_from(self, first: bytes) -> Iterator[tuple[bytes, bytes]]:
+        return iter(sorted(row for row in self.rows.items() if row[0] >= first))
+
     def begin_flush(self) -> "MemoryFlush":
         return MemoryFlush(self)
 

@@ -10,6 +10,8 @@ from engine.errors import ConfigError
 
 _log = logging.getLogger("tidegate.kafka")
 
+QUEUE_MESSAGES_MAX = 200_000
+
 # Settings of `[kafka.client]` that only consumers have; a producer would warn about each at every start.
 _CONSUMER_KEYS = ("fetch.", "queued.", "max.poll.", "session.", "heartbeat.", "check.crcs")
 
@@ -44,7 +46,7 @@ def producer_settings(config: Config) -> dict[str, Any]:
     """Settings of the producer: idempotent, acknowledged by all, and silent about what was delivered well."""
     return {
         "linger.ms": 2,
-        "queue.buffering.max.messages": 200_000,
+        "queue.buffering.max.messages": QUEUE_MESSAGES_MAX,
         # A dead letter is as large as what was refused for its size.
         "message.max.bytes": 8 * 1024 * 1024,
         "batch.num.messages": 10_000,

@@ -14,10 +14,9 @@ from engine.config import Config
 from engine.emit import Message, Outputs
 from engine.errors import FatalError
 from engine.events import DeadLetter
-from engine.kafka.client import producer_settings, refused_settings
+from engine.kafka.client import QUEUE_MESSAGES_MAX, producer_settings, refused_settings
 from engine.kafka.consume import Input
 
-QUEUE_MESSAGES_MAX = 200_000
 # Larger letters are cut: their topic, as `topics apply` makes it, takes 4 MiB with the headers.
 LETTER_BYTES_MAX = 4 * 1024 * 1024 - 16 * 1024
 QUEUE_BYTES_MAX = 256 * 1024 * 1024

@@ -5,8 +5,10 @@ budget. Entities that changed since the last flush are dirty and stay; clean one
 """
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from engine.errors import FatalError
@@ -18,42 +20,68 @@ from features.arena import (
     KEY,
     KIND,
     LENGTH,
-    NEVER,
     POSITION,
-    RING_WORDS,
     SLOT_WORDS,
     TICK,
-    blob_bytes_max,
+    WORDS,
+    block_words,
     compact,
-    pack,
     rebuild_table,
     resolve,
-    ring_words,
-    room_needed,
     table_size,
-    unpack,
 )
+from features.blob import blob_bytes_max, pack, room_for, unpack
+from features.block import block_words_max
+from features.kernel import work_for
+from features.program import COLUMNS, PREDICATES, TABLES, Program
 
 Int64 = NDArray[np.int64]
 UInt8 = NDArray[np.uint8]
 UInt64 = NDArray[np.uint64]
 Int32 = NDArray[np.int32]
 
-# Of the budget, the share for slots and table against ring rows; both bind at about 200 bytes of ring per entity.
+# Of the budget, the share for slots and table against blocks; both bind at about 250 bytes of block per entity.
 SLOTS_SHARE = 0.3
 BYTES_PER_SLOT = 8 * SLOT_WORDS + 4 + 2 * 2 * 4
 # How full the heap stays when room is made: half, so that it is seldom needed.
 KEPT_SHARE = 0.5
+# A batch begins with at least this share of the heap free.
+FREE_SHARE = 1 / 16
+CHECKSUM_BYTES = 4
+
+
+def checksum(blob: bytes | memoryview) -> bytes:
+    """What ends a blob in the database."""
+    return xxhash.xxh32_digest(blob)
 
 
 class HotCache:
-    """The slots, rings and lookup table of every entity in memory."""
+    """The slots, blocks and lookup table of every entity in memory."""
 
-    def __init__(self, store: Store | None, distinct_counts: Int64, ring_events_max: int, bytes_max: int) -> None:
-        """`store` is where misses are read from; None keeps everything in memory and starts from nothing."""
+    def __init__(
+        self,
+        store: Store | None,
+        program: Program,
+        ring_events_max: int,
+        ttl_ms: int,
+        bytes_max: int,
+        settle: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`store` is where misses are read from; None keeps everything in memory and starts from nothing.
+
+        `settle` is called before slots are renumbered; nobody may know a slot by its number after it.
+        """
         self._store = store
-        self.distinct_counts = distinct_counts
+        self._settle = settle
+        self._facts = program.facts
+        self._entities = len(program.facts)
         self.ring_events_max = ring_events_max
+        self.ttl_ms = ttl_ms
+        self.block_words_max = max(
+            block_words_max(ring_events_max, fact[COLUMNS], fact[PREDICATES], fact[TABLES], ttl_ms)
+            for fact in program.facts.tolist()
+        )
+        self.work = work_for(program, ring_events_max)
         self._slots_max = int(bytes_max * SLOTS_SHARE) // BYTES_PER_SLOT
         self.slots = np.empty((self._slots_max, SLOT_WORDS), np.int64)
         self.heap = np.empty(int(bytes_max * (1 - SLOTS_SHARE)) // 8, np.int64)
@@ -64,85 +92,109 @@ class HotCache:
         self.dirty_count = 0
         self.hits = 0
         self.misses = 0
-        self.floor_ms = NEVER
-        self.new_entities = np.zeros(len(distinct_counts), np.int64)
+        self.new_entities = np.zeros(self._entities, np.int64)
         self._tick = 0
 
     def events_max(self) -> int:
-        """How many events one batch may have so that room for it can always be made."""
-        by_heap = len(self.heap) // 4 // room_needed(1, self.distinct_counts, self.ring_events_max)
-        by_slots = self._slots_max // 4 // len(self.distinct_counts)
-        return max(1, min(by_heap, by_slots))
+        """How many events one batch may have so that there can always be slots for it."""
+        return max(1, self._slots_max // 4 // self._entities)
 
     def has_room(self, events: int) -> bool:
-        """Whether a batch of so many events fits whatever it holds."""
-        heap_words = room_needed(events, self.distinct_counts, self.ring_events_max)
-        slots = events * len(self.distinct_counts)
-        return self.heap_top + heap_words <= len(self.heap) and self.used + slots <= self._slots_max
+        """Whether a batch of so many events, if it is of the usual kind, fits without giving anything up."""
+        heap_free = len(self.heap) - self.heap_top
+        return (
+            heap_free >= max(len(self.heap) * FREE_SHARE, self._entities * self.block_words_max)
+            and self.used + events * self._entities <= self._slots_max
+        )
 
-    def make_room(self, events: int) -> None:
-        """Gives up the clean entities that were used least recently; FatalError where the dirty ones alone fill it.
+    def make_room(self, events: int, heap_words: int = 0) -> Int32:
+        """Gives up the clean entities that were used least recently; FatalError where the others alone fill it.
 
-        Whatever is given up must already be in the database.
+        Afterwards there are slots for so many events and so many heap words. Those of the newest batch stay. Returns
+        the new number of each slot, -1 for those given up: int32[used before]. What is given up must already be in
+        the database.
         """
-        slots = self.slots[: self.used]
-        is_dirty = (slots[:, KIND] & DIRTY) != 0
-        words = (RING_WORDS + self.distinct_counts[slots[:, KIND] & 255]) * slots[:, CAPACITY]
-        newest_first = np.argsort(np.where(is_dirty, np.iinfo(np.int64).max, slots[:, TICK]))[::-1]
+        self._settle()
+        slots, before = self.slots[: self.used], self.used
+        stays = ((slots[:, KIND] & DIRTY) != 0) | (slots[:, TICK] == self._tick)
+        words = np.where(slots[:, CAPACITY] > 0, self.heap[slots[:, POSITION] + WORDS], 0)
+        newest_first = np.argsort(np.where(stays, np.iinfo(np.int64).max, slots[:, TICK]), kind="stable")[::-1]
         fits = np.cumsum(words[newest_first]) <= len(self.heap) * KEPT_SHARE
         fits &= np.arange(self.used) < self._slots_max * KEPT_SHARE
-        kept = newest_first[fits | is_dirty[newest_first]]
+        kept = newest_first[fits | stays[newest_first]]
         kept = kept[np.argsort(slots[kept, POSITION], kind="stable")]
-        self.heap_top = compact(kept, self.slots, self.heap, self.distinct_counts)
+        self.heap_top = compact(kept, self.slots, self.heap)
         self.used = len(kept)
         rebuild_table(self.table, self.slots, self.used)
         still_dirty = np.flatnonzero(self.slots[: self.used, KIND] & DIRTY)
         self.dirty_count = len(still_dirty)
         self.dirty[: self.dirty_count] = still_dirty
-        if not self.has_room(events):
+        heap_words = max(heap_words, self._entities * self.block_words_max)
+        if self.heap_top + heap_words > len(self.heap) or self.used + events * self._entities > self._slots_max:
             raise FatalError("state.cache_bytes_max is too small for the entities that changed since the last flush")
+        moved = np.full(before, -1, np.int32)
+        moved[kept] = np.arange(len(kept))
+        return moved
 
-    def find(self, hashes: UInt64) -> Int32:
+    def find(self, words: UInt64) -> Int32:
         """The slot of each entity of each event, int32[n, E], -1 where absent; misses are read from the database."""
-        events, entities = len(hashes), len(self.distinct_counts)
-        found = np.empty((events, entities), np.int32)
-        missing = np.empty(events * entities, np.int32)
+        events = len(words)
+        found = np.empty((events, self._entities), np.int32)
+        missing = np.empty(events * self._entities, np.int32)
         self._tick += 1
         before = self.used
-        self.used = resolve(
-            hashes, entities, self.table, self.slots, self.used, self._tick, self.floor_ms, found, missing
-        )
+        self.used = resolve(words, self._entities, self.table, self.slots, self.used, self._tick, found, missing)
         opened = self.used - before
         self.misses += opened
         self.hits += int(np.count_nonzero(found >= 0)) - opened
         if opened:
-            self._load(missing[:opened].astype(np.int64))
+            return self._load(missing[:opened].astype(np.int64), found)
         return found
 
-    def _load(self, slots: Int64) -> None:
-        kinds = self.slots[slots, KIND] & 255
+    def _load(self, slots: Int64, found: Int32) -> Int32:
+        """Reads what the database has of these new slots; returns `found` by the numbers that slots have then."""
+        kinds = self.kinds(slots)
         if self._store is None:
-            self.new_entities += np.bincount(kinds, minlength=len(self.new_entities))
-            return
-        keys = entity_keys(kinds, self.slots[slots, KEY].view(np.uint64))
-        blobs = self._store.get_many(keys)
+            self.new_entities += np.bincount(kinds, minlength=self._entities)
+            return found
+        blobs = self._store.get_many(entity_keys(kinds, self.hashes(slots)))
         known = np.array([blob is not None for blob in blobs], np.bool_)
-        self.new_entities += np.bincount(kinds[~known], minlength=len(self.new_entities))
+        self.new_entities += np.bincount(kinds[~known], minlength=self._entities)
         if not known.any():
-            return
-        self.read_back([blob for blob in blobs if blob is not None], slots[known])
+            return found
+        moved = self.read_back([blob for blob in blobs if blob is not None], slots[known])
+        return found if moved is None else renumbered(found, moved)
 
-    def read_back(self, blobs: list[bytes], slots: Int64) -> None:
-        """Unpacks one blob into each of these empty slots; FatalError where one is not what was packed."""
-        starts = np.zeros(len(blobs) + 1, np.int64)
-        np.cumsum([len(blob) for blob in blobs], out=starts[1:])
-        joined = np.frombuffer(bytearray().join(blobs), np.uint8)
+    def read_back(self, blobs: list[bytes], slots: Int64) -> Int32 | None:
+        """Unpacks one blob into each of these empty slots, and makes room first if need be: then as `make_room`.
+
+        FatalError where a blob is not what was packed.
+        """
+        for blob, slot in zip(blobs, slots.tolist(), strict=True):
+            if checksum(memoryview(blob)[:-CHECKSUM_BYTES]) != blob[-CHECKSUM_BYTES:]:
+                raise self._damaged(slot)
+        bounds = np.zeros(len(blobs) + 1, np.int64)
+        np.cumsum([len(blob) - CHECKSUM_BYTES for blob in blobs], out=bounds[1:])
+        joined = np.frombuffer(bytearray().join(blob[:-CHECKSUM_BYTES] for blob in blobs), np.uint8)
+        words = room_for(self.kinds(slots), bounds, joined, self._facts, self.block_words_max, self.ring_events_max)
+        if words < 0:
+            raise self._damaged(int(slots[-1 - words]))
+        moved = None
+        if self.heap_top + words > len(self.heap):
+            moved = self.make_room(0, words)
+            slots = moved[slots].astype(np.int64)
+        work = self.work
         top = unpack(
-            slots, starts, joined, self.slots, self.heap, self.distinct_counts, self.ring_events_max, self.heap_top
-        )
+            slots, bounds, joined, self.slots, self.heap, self.heap_top, self._facts, self.ring_events_max,
+            work.entries, work.seen_keys, work.seen_stamps, work.seen_stamp,
+        )  # fmt: skip
         if top < 0:
-            raise FatalError(f"state of entity {int(self.hashes(slots)[-1 - top]):016x} is damaged")
+            raise self._damaged(int(slots[-1 - top]))
         self.heap_top = top
+        return moved
+
+    def _damaged(self, slot: int) -> FatalError:
+        return FatalError(f"state of entity {int(self.hashes(np.array([slot]))[0]):016x} is damaged")
 
     def ring_lengths(self, kind: int, found: Int32) -> Int64:
         """Events in the ring of the kind-th entity of each row of `find`'s answer."""
@@ -150,11 +202,11 @@ class HotCache:
         return lengths
 
     def dirty_bytes(self) -> int:
-        """Memory, rings and slots, of what the next flush would write."""
-        rings = 8 * int(ring_words(self.dirty[: self.dirty_count], self.slots, self.distinct_counts))
-        return rings + self.dirty_count * BYTES_PER_SLOT
+        """Memory, blocks and slots, of what the next flush would write."""
+        blocks = 8 * int(block_words(self.dirty[: self.dirty_count], self.slots, self.heap))
+        return blocks + self.dirty_count * BYTES_PER_SLOT
 
-    def kinds(self, slots: Int32) -> Int64:
+    def kinds(self, slots: NDArray[np.integer]) -> Int64:
         """The entity number of each slot."""
         kinds: Int64 = self.slots[slots, KIND] & 255
         return kinds
@@ -173,7 +225,13 @@ class HotCache:
     def pack(self, slots: Int64) -> list[bytes]:
         """One blob for each slot."""
         # Reserved for the worst, touched as far as it fills.
-        blobs = np.empty(blob_bytes_max(slots, self.slots, self.distinct_counts), np.uint8)
-        starts = pack(slots, self.slots, self.heap, self.distinct_counts, blobs).tolist()
+        blobs = np.empty(blob_bytes_max(slots, self.slots, self.heap, self._facts), np.uint8)
+        starts = pack(slots, self.slots, self.heap, self._facts, self.ttl_ms, self.work.entries, blobs).tolist()
         joined = blobs[: starts[-1]].tobytes()
-        return [joined[start:end] for start, end in itertools.pairwise(starts)]
+        packed = (joined[start:end] for start, end in itertools.pairwise(starts))
+        return [blob + checksum(blob) for blob in packed]
+
+
+def renumbered(found: Int32, moved: Int32) -> Int32:
+    """Slots by their new numbers; -1 stays."""
+    return np.where(found >= 0, moved[found], np.int32(-1))

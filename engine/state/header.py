@@ -7,16 +7,19 @@ import msgspec
 from engine.config import Config
 from engine.errors import ConfigError
 from features.arena import NEVER
+from features.tiles import LADDER
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Header(msgspec.Struct, forbid_unknown_fields=True):
     """Written with every flush. `vector`: next offset to read, per input partition.
 
     `dedupe`: per partition the first live entry, the next one and the newest accepted time (ms). `shards` are those the
-    vector holds for; in the local topology all of them. `entities`: how many of each have been seen. `floor_ms`: up to
-    this event time nothing is known of an absent entity.
+    vector holds for; in the local topology all of them. `entities`: how many of each are stored. `first_ms` and
+    `newest_ms`: of the event times accepted, NEVER before any was. `cold_ms`: up to this event time there were events
+    that were never seen. `forgotten_ms`: what was not heard of after this event time is deleted. `loaded`: made from
+    files, and no worker has gone on from it yet.
     """
 
     fingerprint: str
@@ -28,7 +31,11 @@ class Header(msgspec.Struct, forbid_unknown_fields=True):
     vector: dict[int, int] = {}
     dedupe: dict[int, list[int]] = {}
     entities: dict[str, int] = {}
-    floor_ms: int = NEVER
+    first_ms: int = NEVER
+    newest_ms: int = NEVER
+    cold_ms: int = NEVER
+    forgotten_ms: int = NEVER
+    loaded: bool = False
     format: int = FORMAT
 
 
@@ -51,17 +58,32 @@ def decode_header(data: bytes) -> Header:
 def state_fingerprint(config: Config, rates_digest: str) -> str:
     """Changes with whatever decides which events are accepted and what of them is stored, and with nothing else."""
     spec = config.feature_spec()
+
+    def meaning(name: str) -> tuple[str, list[str]] | None:
+        """A predicate as what it says and of which fields of the input."""
+        if not name:
+            return None
+        predicate = config.predicate(name)
+        return predicate.text, [config.source(field) for field in (*predicate.texts, *predicate.numbers)]
+
     parts = {
         "mapping": {
             **msgspec.to_builtins(config.mapping),
             "base": None,
             "partition_key": None,
             "fields": None,
+            "numbers": None,
+            "location": None,
         },
         "keys": {entity.name: config.entity_key(entity.name) for entity in spec.entities},
         "stored": {
-            entity.name: [config.mapping.source(field) for field in entity.distinct_fields] for entity in spec.entities
+            entity.name: [
+                [(config.sources(column), column.kind, meaning(column.predicate)) for column in entity.columns],
+                [meaning(name) for name in entity.predicates],
+            ]
+            for entity in spec.entities
         },
+        "ladder": LADDER,
         "base_currency": config.rates.base_currency,
         "rates": rates_digest,
         "ring_events_max": config.state.ring_events_max,

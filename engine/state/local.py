@@ -14,13 +14,20 @@ from numpy.typing import NDArray
 from engine.config import Config, State
 from engine.events import Batch
 from engine.rates import minor_digits
-from engine.state.cache import HotCache
+from engine.state.cache import HotCache, renumbered
 from engine.state.dedupe import SEGMENT_ENTRIES, PartitionDedupe, write_changes
+from engine.state.expiry import Expiry
 from engine.state.header import Header, decode_header, encode_header
-from engine.state.keys import HEADER
+from engine.state.keys import ENTITY_KIND_FIRST, HEADER
+from engine.state.look import Look, look_at
 from engine.state.snapshot import Snapshot
 from engine.state.store import FlushFile, Store
-from features.kernel import Seen, advance
+from features.arena import LENGTH, NEVER, NEWEST_MS
+from features.blob import newest_of
+from features.clock import FORGOTTEN_MS, forgotten
+from features.dedupe import NEWEST_MS as DEDUPE_NEWEST_MS
+from features.event import event_values
+from features.kernel import advance
 from features.program import compile_program
 from features.spec import FeatureSpec
 
@@ -54,19 +61,27 @@ class LocalState:
         self._store = store
         self._program = compile_program(spec)
         self._cache = HotCache(
-            store, self._program.distinct_counts, config.state.ring_events_max, config.state.cache_bytes_max
+            store,
+            self._program,
+            config.state.ring_events_max,
+            config.ttl_ms,
+            config.state.cache_bytes_max,
+            self.finish_flush,
         )
-        self._seen = Seen(self._program.distinct_hash.shape[1], config.state.ring_events_max)
         self._minor_per_major = 10.0 ** (minor_digits(config.rates.base_currency) or 0)
         self._flush: _Flush | None = None
+        self._expiry = Expiry(store) if store is not None else None
         stored = store.get(HEADER) if store is not None else None
         self.header = decode_header(stored) if stored is not None else Header(fingerprint)
-        self._cache.floor_ms = self.header.floor_ms
+        header = self.header
+        self._times_ms = np.array([header.first_ms, header.forgotten_ms, header.newest_ms], np.int64)
         self._partitions: dict[int, PartitionDedupe] = {}
-        for partition, counters in self.header.dedupe.items():
+        for partition, counters in header.dedupe.items():
             self._partitions[partition] = PartitionDedupe(config.state.dedupe_entries_max, counters)
             if store is not None:
                 self._partitions[partition].load(partition, store)
+        self._numbers = {partition: number for number, partition in enumerate(sorted(self._partitions))}
+        self._newest_ms = np.array([self._partitions[p].counters[DEDUPE_NEWEST_MS] for p in self._numbers], np.int64)
         self._reserve(0)
 
     def _reserve(self, events: int) -> None:
@@ -76,7 +91,7 @@ class LocalState:
 
     def begin_cold(self, first_time_ms: int) -> None:
         """Earlier events exist that this state will never see: flags what reaches back before this event time."""
-        self.header.floor_ms = self._cache.floor_ms = first_time_ms
+        self.header.cold_ms = first_time_ms
 
     def accept(self, batch: Batch) -> Batch:
         """The events that were not accepted before, in order, with `late` set."""
@@ -104,52 +119,114 @@ class LocalState:
         if events > len(self._values):
             self._reserve(events)
         missing = np.empty(events, np.bool_)
+        forgotten_ms = self._forgotten_ms(batch)
         step = self._cache.events_max()
         for start in range(0, events, step):
-            self._advance(batch, slice(start, min(start + step, events)), missing, compute)
+            self._advance(batch, forgotten_ms, slice(start, min(start + step, events)), missing, compute)
         values = self._values[:events]
-        if compute:
-            for name in self._spec.event_features:
-                values[:, self._spec.names.index(f"event.{name}")] = self._event_feature(name, batch)
+        if compute and self._spec.event.names():
+            values[:, -len(self._spec.event.names()) :] = event_values(
+                self._spec,
+                batch.times_ms,
+                batch.amounts_minor,
+                self._minor_per_major,
+                batch.numbers,
+                batch.categories,
+                batch.flags,
+            )
         return FeatureMatrix(values, self._exact_windows[:events], self._exact_all[:events], missing)
 
-    def _advance(self, batch: Batch, rows: slice, missing: NDArray[np.bool_], compute: bool) -> None:
-        cache, seen = self._cache, self._seen
-        if not cache.has_room(rows.stop - rows.start):
-            self.finish_flush()
-            cache.make_room(rows.stop - rows.start)
-        hashes = batch.hashes[rows]
-        found = cache.find(hashes)
+    def _forgotten_ms(self, batch: Batch) -> Int64:
+        """Up to when entities are forgotten, for each event; the clock goes on with them."""
+        present = np.unique(batch.partitions)
+        for partition in present.tolist():
+            if partition not in self._numbers:
+                self._numbers[partition] = len(self._numbers)
+                self._newest_ms = np.append(self._newest_ms, NEVER)
+        numbers = np.array([self._numbers[p] for p in present.tolist()], np.int64)
+        rows = numbers[np.searchsorted(present, batch.partitions)]
+        return forgotten(batch.times_ms, rows, self._newest_ms, self._times_ms, self._config.ttl_ms)
+
+    def _advance(
+        self, batch: Batch, forgotten_ms: Int64, rows: slice, missing: NDArray[np.bool_], compute: bool
+    ) -> None:
+        cache, events = self._cache, rows.stop - rows.start
+        if not cache.has_room(events):
+            cache.make_room(events)
+        found = cache.find(batch.words[rows])
         missing[rows] = found.min(axis=1) < 0
-        if self._flush is not None:
-            self._flush.snapshot.protect(found)
-        cache.heap_top, cache.dirty_count = advance(
+        done = 0
+        while done < events:
+            if self._flush is not None:
+                self._flush.snapshot.protect(found[done:])
+            before = done
+            done = self._run(batch, rows, forgotten_ms, found, done, compute=compute)
+            if done < events:
+                moved = cache.make_room(0)
+                found = renumbered(found, moved)
+            assert done == events or done > before or before == 0
+
+    def _run(
+        self,
+        batch: Batch,
+        rows: slice,
+        forgotten_ms: Int64,
+        found: NDArray[np.int32],
+        first: int,
+        *,
+        compute: bool,
+        insert_events: bool = True,
+    ) -> int:
+        """Runs the kernel over these rows from the `first` of them on; returns how many are done."""
+        cache = self._cache
+        done, cache.heap_top, cache.dirty_count = advance(
+            first,
             batch.times_ms[rows],
             batch.amounts_minor[rows],
-            hashes,
+            batch.words[rows],
+            batch.flags[rows],
+            forgotten_ms[rows],
+            self.header.cold_ms,
             found,
             cache.slots,
             cache.heap,
             cache.heap_top,
+            cache.block_words_max,
             self._program,
             cache.ring_events_max,
+            cache.ttl_ms,
             self._minor_per_major,
-            seen.keys,
-            seen.stamps,
-            seen.counts,
-            seen.stamp,
+            cache.work,
             cache.dirty,
             cache.dirty_count,
             compute,
+            insert_events,
             self._values[rows],
             self._exact_windows[rows],
             self._exact_all[rows],
         )
+        return int(done)
 
-    def _event_feature(self, name: str, batch: Batch) -> NDArray[np.float64]:
-        if name == "amount":
-            return batch.amounts_minor / self._minor_per_major
-        return (batch.times_ms // 3_600_000 % 24).astype(np.float64)
+    def look(self, entity: str, key_hash: int, at_ms: int | None = None) -> Look | None:
+        """What is known of one entity, and its features at a time, its newest event's by default, without an event.
+
+        None where nothing is known of it. Changes nothing.
+        """
+        kind = next(i for i, spec in enumerate(self._spec.entities) if spec.name == entity)
+        batch = _blank_batch(self._spec, 1)
+        batch.words[0] = 0
+        batch.words[0, kind] = key_hash
+        found = self._cache.find(batch.words)
+        slot = self._cache.slots[found[0, kind]]
+        if slot[LENGTH] == 0 or slot[NEWEST_MS] <= self._times_ms[FORGOTTEN_MS]:
+            return None
+        batch.times_ms[0] = slot[NEWEST_MS] if at_ms is None else at_ms
+        self._reserve(max(1, len(self._values)))
+        floor_ms = self._times_ms[FORGOTTEN_MS : FORGOTTEN_MS + 1]
+        self._run(batch, slice(0, 1), floor_ms, found, 0, compute=True, insert_events=False)
+        matrix = FeatureMatrix(self._values[:1], self._exact_windows[:1], self._exact_all[:1], np.zeros(1, np.bool_))
+        return look_at(self._spec, kind, slot, self._cache.heap, int(batch.times_ms[0]), matrix.values[0],
+                       int(matrix.exact_windows[0, kind]), bool(matrix.exact_all[0, kind]))  # fmt: skip
 
     def run_rare_kernels(self) -> None:
         """Runs the kernels that only a flush, a miss, a lack of room or growth would run."""
@@ -161,6 +238,7 @@ class LocalState:
         list(snapshot.rows(1))
         self._cache.make_room(1)
         self._cache.read_back([], np.empty(0, np.int64))
+        newest_of(np.zeros(2, np.uint8))
 
     def dirty_bytes(self) -> int:
         """Size of what the next flush would write of entities."""
@@ -192,7 +270,7 @@ class LocalState:
     def ring_lengths(self, entity: str, batch: Batch) -> NDArray[np.int64]:
         """How many events the ring of this entity holds, for each event of a batch."""
         kind = next(i for i, spec in enumerate(self._spec.entities) if spec.name == entity)
-        return self._cache.ring_lengths(kind, self._cache.find(batch.hashes))
+        return self._cache.ring_lengths(kind, self._cache.find(batch.words))
 
     @property
     def flushing(self) -> bool:
@@ -204,16 +282,21 @@ class LocalState:
         if self._store is None:
             return
         self.finish_flush()
-        counters = {partition: dedupe.counters.tolist() for partition, dedupe in self._partitions.items()}
-        self.header.entities = self.entities()
+        header = self.header
+        header.first_ms, header.forgotten_ms, header.newest_ms = self._times_ms.tolist()
+        expired = self._expiry.expired(header.forgotten_ms) if self._expiry is not None else []
+        self._cache.new_entities -= np.bincount(
+            np.array([key[0] - ENTITY_KIND_FIRST for key in expired], np.int64), minlength=len(self._spec.entities)
+        )
+        header.entities = self.entities()
         self._cache.new_entities[:] = 0
-        self.header.sequence += 1
-        self.header.vector = dict(vector)
-        self.header.dedupe = counters
+        header.sequence += 1
+        header.vector = dict(vector)
+        header.dedupe = {partition: dedupe.counters.tolist() for partition, dedupe in self._partitions.items()}
         file = self._store.begin_flush()
-        file.put(HEADER, encode_header(self.header))
+        file.put(HEADER, encode_header(header))
         write_changes(self._partitions, file)
-        self._flush = _Flush(file, Snapshot(self._cache))
+        self._flush = _Flush(file, Snapshot(self._cache), expired)
 
     def continue_flush(self, entities_min: int) -> bool:
         """Writes so many entities of the snapshot, or a few more; true once all of it is on disk."""
@@ -232,16 +315,28 @@ class LocalState:
 
 @dataclass(slots=True)
 class _Flush:
+    """A snapshot and the keys to delete, ascending, on their way to the database. What is in both stays."""
+
     file: FlushFile
     snapshot: Snapshot
+    expired: list[bytes]
+    deleted: int = 0
 
     def advance(self, entities_min: int) -> bool:
         for key, blob in self.snapshot.rows(entities_min):
+            self._delete_before(key)
+            self.deleted += self.expired[self.deleted : self.deleted + 1] == [key]
             self.file.put(key, blob)
         if not self.snapshot.done:
             return False
+        self._delete_before(b"\xff")
         self.file.finish()
         return True
+
+    def _delete_before(self, key: bytes) -> None:
+        while self.deleted < len(self.expired) and self.expired[self.deleted] < key:
+            self.file.delete(self.expired[self.deleted])
+            self.deleted += 1
 
 
 WARM_UP_CACHE_BYTES = 32 * 1024 * 1024
@@ -253,22 +348,32 @@ def warm_up(config: Config, spec: FeatureSpec) -> None:
         cache_bytes_max=WARM_UP_CACHE_BYTES,
         dirty_bytes_max=WARM_UP_CACHE_BYTES // 4,
         ring_events_max=config.state.ring_events_max,
+        ttl=config.state.ttl,
     )
     state = LocalState(msgspec.structs.replace(config, state=settings), spec, "", store=None)
-    one = np.ones(1, np.int64)
-    batch = Batch(
-        topic="",
-        event_ids=[""],
-        event_id_hashes=one.astype(np.uint64),
-        times_ms=one,
-        amounts_minor=one,
-        currency=config.rates.base_currency,
-        keys={entity.name: ["-"] for entity in spec.entities},
-        hashes=np.ones((1, len(spec.hash_columns)), np.uint64),
-        partition_keys=["-"],
-        partitions=one,
-        offsets=one,
-        record_times_ms=one,
-    )
+    batch = _blank_batch(spec, 1)
     state.features(state.accept(batch))
+    state.look(spec.entities[0].name, 1)
     state.run_rare_kernels()
+
+
+def _blank_batch(spec: FeatureSpec, events: int) -> Batch:
+    """Events at time 1 whose every key is there."""
+    ones = np.ones(events, np.int64)
+    return Batch(
+        topic="",
+        event_ids=[""] * events,
+        event_id_hashes=ones.astype(np.uint64),
+        times_ms=ones.copy(),
+        amounts_minor=ones.copy(),
+        currency="",
+        keys={entity.name: ["-"] * events for entity in spec.entities},
+        words=np.ones((events, len(spec.columns)), np.uint64),
+        flags=np.zeros(events, np.int64),
+        numbers={name: np.ones(events) for name in spec.types.numbers},
+        categories={name: np.ones(events, np.uint64) for name, _ in (*spec.event.one_hot, *spec.event.hashed)},
+        partition_keys=["-"] * events,
+        partitions=ones.copy(),
+        offsets=ones.copy(),
+        record_times_ms=ones.copy(),
+    )

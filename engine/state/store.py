@@ -5,6 +5,7 @@ does, and neither a write-ahead log nor a memtable sees the bytes. Against a Wri
 third of the time, and it never holds the interpreter for longer than one put (docs/performance.md).
 """
 
+import itertools
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,7 +35,9 @@ class Store:
         self._options = _options(block_cache_bytes_max)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._database = Rdict(str(folder / "rocksdb"), self._options)
+            # Named for the column family too: without that, an existing database would be opened with what its
+            # OPTIONS file says, which holds neither our cache nor our filter.
+            self._database = Rdict(str(folder / "rocksdb"), self._options, {"default": self._options})
         except Exception as error:  # rocksdict raises nothing narrower
             raise FatalError(f"state directory {folder} cannot be opened: {error}") from error
         # What a crash left of an unfinished flush was never part of the state.
@@ -52,6 +55,12 @@ class Store:
     ) -> None:
         self.close()
 
+    @property
+    def block_cache_bytes_max(self) -> int:
+        """The bound of the block cache, as the database has it."""
+        bytes_max: int = self._database.property_int_value("rocksdb.block-cache-capacity")
+        return bytes_max
+
     def get(self, key: bytes) -> bytes | None:
         """One value."""
         value: bytes | None = self._database.get(key)
@@ -62,13 +71,17 @@ class Store:
         values: list[bytes | None] = self._database.get(keys)
         return values
 
-    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Keys and values below a prefix, in key order."""
+    def scan_from(self, first: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and values from a key on, in key order."""
         cursor = self._database.iter()
-        cursor.seek(prefix)
-        while cursor.valid() and cursor.key().startswith(prefix):
+        cursor.seek(first)
+        while cursor.valid():
             yield cursor.key(), cursor.value()
             cursor.next()
+
+    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and values below a prefix, in key order."""
+        return itertools.takewhile(lambda row: row[0].startswith(prefix), self.scan_from(prefix))
 
     def begin_flush(self) -> "FlushFile":
         """A new file of changes; FatalError, before anything is written, where the disk is as good as full."""

@@ -115,7 +115,7 @@ def test_a_state_without_committed_offsets(config: Config) -> None:
     """What `run` would refuse, the doctor names."""
     apply(admin_settings(config), wanted_topics(config))
     with ExitStack() as resources_open:
-        state = open_state(config, config.feature_spec(), None, resources_open, on_disk=True)
+        state = open_state(config, config.feature_spec(), None, resources_open)
         state.begin_flush({0: 7})
         state.finish_flush()
     (offsets,) = (finding for finding in examine(config, TIMEOUT_S) if finding.check == "offsets")
@@ -127,7 +127,7 @@ def test_a_state_without_committed_offsets(config: Config) -> None:
 def test_a_state_from_another_topic(config: Config) -> None:
     apply(admin_settings(config), wanted_topics(config))
     with ExitStack() as resources_open:
-        state = open_state(config, config.feature_spec(), None, resources_open, on_disk=True)
+        state = open_state(config, config.feature_spec(), None, resources_open)
         state.header.cluster_id, state.header.topic, state.header.topic_id = "elsewhere", "other", "id"
         state.begin_flush({})
         state.finish_flush()

@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,8 +18,10 @@ from engine.decode import Decoder
 from engine.emit import Message
 from engine.events import DeadLetter
 from engine.pipeline import Pipeline
+from engine.state.header import decode_header
 from engine.state.keys import DEDUPE, HEADER
 from engine.state.local import LocalState
+from features.blob import newest_of
 from loadtest.render import render
 from loadtest.settings import TrafficSettings
 from loadtest.traffic import generate
@@ -104,8 +107,18 @@ def _run(stream: Sequence[tuple[int, int, bytes | None]], cuts: Iterable[int], f
     pipeline.state.begin_flush({})
     pipeline.state.finish_flush()
     outcome.ids = store.under(DEDUPE)
-    outcome.entities = {key: value for key, value in store.rows.items() if key[:1] not in (HEADER, DEDUPE)}
+    outcome.entities = _remembered(store)
     return outcome
+
+
+def _remembered(store: MemoryStore) -> dict[bytes, bytes]:
+    """The entities that are not forgotten: when the others are deleted is all the same."""
+    forgotten_ms = decode_header(store.rows[HEADER]).forgotten_ms
+    return {
+        key: value
+        for key, value in store.rows.items()
+        if key[:1] not in (HEADER, DEDUPE) and newest_of(np.frombuffer(value, np.uint8)) > forgotten_ms
+    }
 
 
 def _accounts_for(outcome: Outcome, stream: Sequence[tuple[int, int, bytes | None]]) -> None:

@@ -15,7 +15,6 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner
 
 import engine.kafka.consume
 import engine.kafka.topics
@@ -27,43 +26,7 @@ from loadtest.render import render_valid
 from loadtest.settings import TrafficSettings
 from loadtest.traffic import generate
 from models.store import shipped_store
-
-STATE = "[state]\ncache_bytes_max = 33554432\ndirty_bytes_max = 8388608\n"
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
-
-    exit_code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ended]:
-    """Runs a command in an empty folder, with nothing of ours in the environment."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("TIDEGATE_CONFIG", "KAFKA_BOOTSTRAP_SERVERS"):
-        monkeypatch.delenv(name, raising=False)
-
-    def invoke(*arguments: str | Path) -> Ended:
-        result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return Ended(result.exit_code, result.stdout, result.stderr)
-
-    return invoke
-
-
-def refused(ended: Ended) -> str:
-    """The one line that was said instead of doing anything, but for a progress bar that never moved."""
-    assert ended.out == ""
-    *before, line = ended.err.splitlines()
-    assert [said for said in before if said and not said.startswith("scoring ")] == []
-    assert line.startswith("tidegate: ")
-    return line
-
+from tests.commands import STATE, Ended, lines, refused
 
 # --- help ------------------------------------------------------------------------------------------------------
 
@@ -77,7 +40,10 @@ def commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str, 
 
 
 def test_the_promised_commands_are_there() -> None:
-    assert set(commands(main)) >= {("run",), ("replay",), ("demo",), ("bench",), ("doctor",), ("topics", "apply")}
+    promised = (
+        "run, replay, demo, bench, doctor, topics apply, features list, features backfill, state load, state inspect"
+    )
+    assert {tuple(command.split()) for command in promised.split(", ")} <= set(commands(main))
 
 
 @pytest.mark.parametrize("path", commands(main), ids=" ".join)
@@ -301,10 +267,6 @@ def stream() -> Stream:
             values.append(value)
             ids.append(orjson.loads(value)["event_id"])
     return Stream(values, ids, duplicates, reasons)
-
-
-def lines(path: str) -> list[dict[str, Any]]:
-    return [orjson.loads(line) for line in Path(path).read_bytes().splitlines()]
 
 
 def test_replay_of_json_lines_accounts_for_every_event(run: Callable[..., Ended], stream: Stream) -> None:

@@ -60,6 +60,36 @@ def parse(text: str, environment: dict[str, str] | None = None, folder: Path = P
         ("[entities]\nip = 3", ["entities.ip 3"]),
         ("[entities.IP]\nwindows = ['1h']\naggregates = ['count']", ["entities", "'IP'", "lower-case"]),
         ("[entities.'a.b']\nwindows = ['1h']\naggregates = ['count']", ["entities", "'a.b'", "lower-case"]),
+        ("[state]\nttl = 'for ever'", ["state", "ttl", "'for ever'", "ms, s, m, h or d"]),
+        ("[state]\nttl = '168h'", ["state.ttl", "'168h'", "longest window and mapping.horizon_past", "608400000 ms"]),
+        ("[mapping]\nhorizon_past = '10001d'", ["mapping", "horizon_past", "'10001d'", "at most 10000d"]),
+        ("[entities.ip]\nwindows = ['90000000h']\naggregates = ['count']", ["entities.ip.windows", "at most 10000d"]),
+        ("[mapping]\nnumbers = 'lat'", ["mapping.numbers 'lat'", "`array`"]),
+        ("[mapping]\nnumbers = ['amount']", ["mapping", "numbers", "'amount'", "none of amount, hour_of_day"]),
+        ("[mapping]\nnumbers = ['a.b']", ["mapping", "numbers", "'a.b'", "without a dot"]),
+        ("[mapping]\nnumbers = ['card']", ["mapping.numbers", "'card' is an entity, whose key is text"]),
+        ("[mapping]\nlocation = { latitude = 'lat' }", ["mapping.location", "latitude, longitude: 'lat', ''", "two"]),
+        ("[mapping]\nlocation = { latitude = 'a', longitude = 'a' }", ["mapping.location", "'a', 'a'", "two fields"]),
+        ("[mapping]\nlocation = { lat = 'a' }", ["mapping.location", "`lat`", "allowed: latitude, longitude"]),
+        ("[predicates]\nsmall = 2", ["predicates.small 2", "`str`"]),
+        ("[predicates]\nsmall = 'amount < x'", ["predicates.small: 'amount < x': column 10: ", "'x' is a field"]),
+        ("[predicates]\nSmall = 'amount < 2'", ["predicates: 'Small'", "lower-case"]),
+        ("[predicates]\nprior = 'amount < 2'", ["predicates: 'prior'", "none of prior, amount"]),
+        ("[predicates]\nkm = 'km < 2'\n[mapping]\nnumbers = ['km']", ["predicates: 'km' is a number field already"]),
+        ("[predicates]\n" + "\n".join(f"p{n} = 'amount < {n}'" for n in range(33)), ["predicates: 33", "at most 32"]),
+        (
+            "[entities.ip]\nwindows = ['1h']\naggregates = ['count.small']",
+            ["entities.ip.aggregates", "'count.small': 'small' is not a predicate; predicates: none is defined"],
+        ),
+        (
+            "[entities.ip]\nwindows = ['1h']\naggregates = ['geo_speed']",
+            ["entities.ip.aggregates", "'geo_speed' needs mapping.location"],
+        ),
+        ("[event]\none_hot = { entry_mode = [] }", ["event", "one_hot.entry_mode: []", "must name categories"]),
+        ("[event]\none_hot = { entry_mode = [''] }", ["event", "one_hot.entry_mode: ['']", "none of them empty"]),
+        ("[event]\none_hot = { amount = ['1'] }", ["event.one_hot.amount", "is a number"]),
+        ("[event]\nhashed = { mcc = 1 }", ["event.hashed.mcc", "1 buckets: must be 2 to"]),
+        ("[event]\nhashed = { mcc = '64' }", ["event.hashed.mcc '64'", "`int`"]),
         ("[entities.event]\nwindows = ['1h']\naggregates = ['count']", ["entities", "not 'event'"]),
         ("[kafka", ["not valid TOML"]),
     ],
@@ -82,7 +112,7 @@ def test_a_configuration_that_defines_no_features_means_those_of_the_shipped_mod
 
 def test_the_default_profile_is_valid() -> None:
     config = parse_config(default_profile(), Path(), {})
-    assert config.feature_spec().hash_columns == ("card", "device", "ip", "merchant")
+    assert [column.name for column in config.feature_spec().columns] == ["card", "device", "ip", "merchant"]
 
 
 # --- environment -----------------------------------------------------------------------------------------------
@@ -234,6 +264,84 @@ def test_a_base_that_does_not_parse_is_named(tmp_path: Path) -> None:
     (tmp_path / "house.toml").write_text("event_id =")
     with pytest.raises(ConfigError, match=r"mapping.base: house.toml is not valid TOML"):
         parse("[mapping]\nbase = 'house.toml'", folder=tmp_path)
+
+
+def test_a_base_says_which_fields_are_numbers_and_what_is_written_over_it_counts(tmp_path: Path) -> None:
+    shipped = parse("[mapping]\nbase = 'sparkov'").mapping
+    assert shipped.number_fields == {"lat", "long", "city_pop", "merch_lat", "merch_long"}
+    assert shipped.located
+    laid_over = parse("[mapping]\nbase = 'sparkov'\nnumbers = ['zip']\nlocation = {}").mapping
+    assert laid_over.number_fields == {"zip"}
+    assert not laid_over.located
+
+
+# --- definitions -----------------------------------------------------------------------------------------------
+
+DEFINITIONS = """
+[predicates]
+small = "amount<2.00"
+remote = 'mode in ("ecom", "moto") and (shop == "x" or km > 1e2)'
+[event]
+features = ["small", "km"]
+one_hot = { mode = ["chip", "ecom"] }
+hashed = { shop = 64 }
+[entities.shop]
+key = "merchant"
+windows = ["2h"]
+aggregates = ["count.remote", "geo_speed", "last.km"]
+[mapping]
+numbers = ["km"]
+location = { latitude = "lat", longitude = "long" }
+[mapping.fields]
+km = "distance"
+lat = "y"
+long = "x"
+merchant = "m"
+mode = "entry_mode"
+"""
+
+
+def test_field_types_are_what_definitions_may_name() -> None:
+    types = parse(DEFINITIONS).field_types()
+    assert types.predicates == {
+        "small": "amount < 2",
+        "remote": "mode in ('ecom', 'moto') and (shop == 'x' or km > 100)",
+    }
+    assert (types.numbers, types.located) == ({"km", "lat", "long"}, True)
+
+
+def test_definitions_become_features() -> None:
+    spec = parse(DEFINITIONS).feature_spec()
+    assert spec.names[:4] == ("card.count.1h", "shop.count.2h.remote", "shop.geo_speed", "shop.last.km")
+    assert spec.names[4:] == ("event.small", "event.km", "event.mode.chip", "event.mode.ecom", "event.shop.hash")
+    assert [column.name for column in spec.columns] == ["card", "shop", "km", "location"]
+    assert spec.predicates == ("remote", "small")
+
+
+def test_a_column_knows_the_fields_that_it_is_made_of() -> None:
+    config = parse(DEFINITIONS)
+    made_of = {column.name: config.sources(column) for column in config.feature_spec().columns}
+    assert made_of == {"card": ("card",), "shop": ("m",), "km": ("distance",), "location": ("y", "x")}
+    assert [config.source(name) for name in config.predicate("remote").texts] == ["entry_mode", "m"]
+
+
+def test_a_predicate_may_come_from_the_environment() -> None:
+    environment = {
+        "TIDEGATE__PREDICATES__SMALL": "amount < 2.00",
+        "TIDEGATE__ENTITIES__CARD__AGGREGATES": '["count.small"]',
+        "TIDEGATE__MAPPING__NUMBERS": '["km"]',
+        "TIDEGATE__EVENT__ONE_HOT__MODE": '["chip"]',
+    }
+    assert parse("", environment).feature_spec().names == ("card.count.1h.small", "event.mode.chip")
+
+
+def test_an_entity_is_kept_as_long_as_it_can_matter_or_as_configured() -> None:
+    day_ms = 86_400_000
+    longer = "[entities.ip]\nwindows = ['1h', '30d']\naggregates = ['count']\n"
+    assert parse("").ttl_ms == 7 * day_ms + 3_600_000
+    assert parse(longer).ttl_ms == 37 * day_ms
+    assert parse(f"{longer}[state]\nttl = '37d'").ttl_ms == 37 * day_ms
+    assert parse("[state]\nttl = '10000d'").ttl_ms == 10_000 * day_ms
 
 
 # --- files -----------------------------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 """Decoding: exact amounts and times, a reason for every way of being wrong, and nothing that raises."""
 
 import json
+import math
+import struct
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -15,10 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config import Config, parse_config
-from engine.decode import EVENT_ID_CHARS_MAX, TIME_MS_MAX, Decoder, column_seed, key_hashes, rounded
+from engine.decode import EVENT_ID_CHARS_MAX, TIME_MS_MAX, Decoder, rounded
 from engine.errors import ConfigError
 from engine.events import AMOUNT_MINOR_MAX, REASONS, Batch, DeadLetter, Records
 from engine.rates import Rate, RateTable
+from features.words import ZERO_WORD, column_seed, key_hashes, text_word
 
 ENTITIES = """
 [entities.card]
@@ -27,6 +30,25 @@ aggregates = ["count", "distinct.merchant", "distinct.city"]
 [entities.merchant]
 windows = ["1h"]
 aggregates = ["count"]
+"""
+# Every kind of field that is not a key: numbers, a place, conditions, categories.
+RICH = """
+[predicates]
+small = "amount < 2.00"
+ecom = 'mode == "ecom" and km > 100'
+unused = 'no_such_field == "x"'
+[event]
+features = ["km", "small", "height"]
+one_hot = { mode = ["ecom"] }
+hashed = { card = 64 }
+[entities.card]
+windows = ["1h"]
+aggregates = ["count.ecom", "distinct.merchant", "distinct.merchant.small", "last.km", "last.km.ecom", "geo_speed"]
+"""
+RICH_MAPPING = """
+numbers = ["km", "height"]
+location = { latitude = "lat", longitude = "long" }
+fields = { lat = "y", long = "x" }
 """
 TIME_MS = 1_735_689_600_000
 DAY_MS = 86_400_000
@@ -44,13 +66,15 @@ RATES = RateTable(
 SLOW = settings(deadline=None, max_examples=200)
 
 
-def config_of(mapping: str = "", base_currency: str = "EUR") -> Config:
-    text = f'[mapping]\n{mapping}\n[rates]\nbase_currency = "{base_currency}"\n{ENTITIES}'
+def config_of(mapping: str = "", base_currency: str = "EUR", definitions: str = ENTITIES) -> Config:
+    text = f'[mapping]\n{mapping}\n[rates]\nbase_currency = "{base_currency}"\n{definitions}'
     return parse_config(text, Path(), {})
 
 
-def decoder_of(mapping: str = "", rates: RateTable | None = RATES, base_currency: str = "EUR") -> Decoder:
-    config = config_of(mapping, base_currency)
+def decoder_of(
+    mapping: str = "", rates: RateTable | None = RATES, base_currency: str = "EUR", definitions: str = ENTITIES
+) -> Decoder:
+    config = config_of(mapping, base_currency, definitions)
     return Decoder(config, config.feature_spec(), rates)
 
 
@@ -58,6 +82,7 @@ NATIVE = decoder_of()
 MINOR = decoder_of('amount = { field = "amount", unit = "minor" }')
 SECONDS = decoder_of('event_time = { field = "event_time", unit = "s" }')
 ISO8601 = decoder_of('event_time = { field = "event_time", unit = "iso8601" }')
+RICH_DECODER = decoder_of(RICH_MAPPING, definitions=RICH)
 
 
 def event(**changes: Any) -> dict[str, Any]:
@@ -300,7 +325,7 @@ def test_absurd_record_timestamps_refuse_but_do_not_raise(record_time_ms: int) -
     assert reason == ("event_time_past" if record_time_ms else "event_time_future")
 
 
-# --- identifiers, keys and hashes ------------------------------------------------------------------------------
+# --- identifiers, keys and words -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("written", "text"), [("e", "e"), ("é" * 256, "é" * 256), (17, "17"), (2**70, str(2**70))])
@@ -320,23 +345,23 @@ def test_keys_are_text_or_none() -> None:
     batch = accepted(NATIVE, *(event(card=key) for key in written))
     assert batch.keys["card"] == [None, None, None, "0", "0", CARD, CARD]
     assert batch.partition_keys == batch.keys["card"]
-    assert (batch.hashes[:, 0] == 0).tolist() == [True, True, True, False, False, False, False]
-    assert batch.hashes[3, 0] == batch.hashes[4, 0]
+    assert (batch.words[:, 0] == 0).tolist() == [True, True, True, False, False, False, False]
+    assert batch.words[3, 0] == batch.words[4, 0]
 
 
-def test_hash_columns_stand_in_the_order_of_the_feature_set() -> None:
+def test_columns_stand_in_the_order_of_the_feature_set() -> None:
     config = config_of()
-    columns = config.feature_spec().hash_columns
+    columns = tuple(column.name for column in config.feature_spec().columns)
     assert columns == ("card", "merchant", "city")
     batch = accepted(NATIVE, event(card="same", merchant="same", city="same"))
     expected = [xxhash.xxh3_64_intdigest(b"same", xxhash.xxh32_intdigest(name.encode())) for name in columns]
-    assert batch.hashes.tolist() == [expected]
+    assert batch.words.tolist() == [expected]
     assert len(set(expected)) == 3
     assert list(batch.keys) == ["card", "merchant"]
 
 
 def test_a_hash_of_zero_becomes_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.decode.xxhash.xxh3_64_intdigest", lambda data, seed: 0)
+    monkeypatch.setattr("features.words.xxhash.xxh3_64_intdigest", lambda data, seed: 0)
     assert key_hashes(["a", None], column_seed("card")).tolist() == [1, 0]
 
 
@@ -347,9 +372,137 @@ def test_foreign_field_names_and_shared_fields() -> None:
     batch = accepted(decoder_of(mapping), {**event(), "the id": "A1", "m.c": 5, "event_id": 1.5})
     assert batch.event_ids == batch.keys["card"] == ["A1"]
     assert batch.keys["merchant"] == ["5"]
-    assert batch.hashes[0].tolist() == [
+    assert batch.words[0].tolist() == [
         key_hashes([text], column_seed(name))[0] for name, text in (("card", "A1"), ("merchant", "5"), ("city", "EUR"))
     ]
+
+
+# --- numbers, places, conditions and categories ----------------------------------------------------------------
+
+
+def bits(number: float) -> int:
+    return int(struct.unpack("<Q", struct.pack("<d", number))[0])
+
+
+def column(batch: Batch, name: str) -> list[int]:
+    names = [column.name for column in config_of(RICH_MAPPING, definitions=RICH).feature_spec().columns]
+    words: list[int] = batch.words[:, names.index(name)].tolist()
+    return words
+
+
+@pytest.mark.parametrize(
+    ("written", "number"),
+    [(1, 1.0), (1.5, 1.5), ("1.5", 1.5), ("-2e3", -2000.0), (10**30, 1e30), ("1" + "0" * 30, 1e30), (5e-324, 5e-324),
+     (0, 0.0), (-0.0, 0.0), ("-0", 0.0), (None, math.nan), (..., math.nan), ("", math.nan)],
+)  # fmt: skip
+def test_number(written: Any, number: float) -> None:
+    batch = accepted(RICH_DECODER, event(km=written), event(km=7))
+    np.testing.assert_array_equal(batch.numbers["km"], [number, 7.0])
+    expected = 0 if math.isnan(number) else bits(number or -0.0)
+    assert column(batch, "km") == [expected, bits(7.0)]
+    assert bits(-0.0) == ZERO_WORD
+
+
+@pytest.mark.parametrize(
+    "written", ["x", "NaN", "inf", "1,5", " 1", "1_0", "0x1", "1e999", True, [1], {}, "9" * 65, 10**309]
+)
+@pytest.mark.parametrize("field", ["km", "y"])
+def test_no_number(field: str, written: Any) -> None:
+    _, (letter,) = decode(RICH_DECODER, event(**{field: written}))
+    assert (letter.reason, letter.detail) == ("wrong_type", f"{field}: must be a finite number or a decimal text")
+
+
+def test_a_number_that_json_does_not_have() -> None:
+    assert refusal(RICH_DECODER, json.dumps(event(km=math.nan)).encode()) == "malformed_json"
+    overlong = json.dumps(event(km=0)).encode().replace(b'"km": 0', b'"km": 1e999')
+    assert refusal(RICH_DECODER, overlong) == "wrong_type"
+
+
+def test_location() -> None:
+    places = [(90, 180), (-90, -180), (0, 0), (47.1234567, "8.5"), (1, None), (..., 1), (None, None)]
+    batch = accepted(RICH_DECODER, *(event(y=y, x=x) for y, x in places))
+    #            latitude                longitude, in 1e-7 degrees from -2^31 on
+    assert column(batch, "location") == [
+        (2**31 + 900_000_000 << 32) + 2**31 + 1_800_000_000,
+        (2**31 - 900_000_000 << 32) + 2**31 - 1_800_000_000,
+        (2**31 << 32) + 2**31,
+        (2**31 + 471_234_567 << 32) + 2**31 + 85_000_000,
+        0,
+        0,
+        0,
+    ]
+
+
+@pytest.mark.parametrize(("field", "written"), [("y", 90.0000001), ("y", "-91"), ("x", 181), ("x", -1e300)])
+def test_a_place_that_is_not_on_earth(field: str, written: Any) -> None:
+    _, (letter,) = decode(RICH_DECODER, event(**({"y": 1, "x": 1} | {field: written})))
+    limit = 90 if field == "y" else 180
+    assert (letter.reason, letter.detail) == ("wrong_type", f"{field}: must be within -{limit} to {limit} degrees")
+
+
+def test_a_flag_for_each_predicate_that_is_used() -> None:
+    batch = accepted(
+        RICH_DECODER,
+        event(amount=1.99),
+        event(amount=2),
+        event(amount=2, mode="ecom", km=101),
+        event(amount="1.994", mode="ecom", km="100.5"),
+        event(amount="1.996", mode="ecom", km=100),
+    )
+    assert config_of(RICH_MAPPING, definitions=RICH).feature_spec().predicates == ("ecom", "small")
+    assert batch.flags.tolist() == [0b10, 0b00, 0b01, 0b11, 0b00]
+
+
+def test_a_column_with_a_predicate_has_a_word_only_where_it_holds() -> None:
+    batch = accepted(
+        RICH_DECODER,
+        event(amount=1, merchant="m", km=500),
+        event(amount=2, merchant="m", km=500, mode="ecom"),
+        event(amount=1, km=3),
+    )
+    merchant = text_word("merchant", "m")
+    assert column(batch, "merchant") == [merchant, merchant, 0]
+    assert column(batch, "merchant.small") == [merchant, 0, 0]
+    assert column(batch, "km") == [bits(500), bits(500), bits(3)]
+    assert column(batch, "km.ecom") == [0, bits(500), 0]
+
+
+def test_only_what_event_level_features_need_is_kept_as_it_is() -> None:
+    batch = accepted(RICH_DECODER, event(mode="ecom", height=2), event(card=None))
+    np.testing.assert_array_equal(batch.numbers["height"], [2, math.nan])
+    assert list(batch.numbers) == ["km", "height"]
+    assert {name: hashes.tolist() for name, hashes in batch.categories.items()} == {
+        "mode": [text_word("mode", "ecom"), 0],
+        "card": [text_word("card", CARD), 0],
+    }
+    plain = accepted(NATIVE, event(mode="ecom", height=2))
+    assert (plain.numbers, plain.categories, plain.flags.tolist()) == ({}, {}, [0])
+
+
+def test_every_column_loses_the_rows_of_dead_letters() -> None:
+    batch, dead_letters = decode(
+        RICH_DECODER, event(km=1, mode="a"), event(km="x"), event(km=3, mode="c", amount=1), event(y=99, x=0)
+    )
+    assert [letter.offset for letter in dead_letters] == [101, 103]
+    assert batch.numbers["km"].tolist() == [1, 3]
+    assert batch.categories["mode"].tolist() == [text_word("mode", "a"), text_word("mode", "c")]
+    assert batch.flags.tolist() == [0b00, 0b10]
+    assert batch.words.shape == (2, 6)
+
+
+def test_a_predicate_over_the_currency_or_an_entity_reads_the_same_field() -> None:
+    definitions = """
+[predicates]
+home = 'currency == "EUR" and card != "0"'
+[entities.card]
+key = "pan"
+windows = ["1h"]
+aggregates = ["count.home"]
+"""
+    decoder = decoder_of(definitions=definitions)
+    batch = accepted(decoder, event(pan="1"), event(pan="0"), event(currency="USD", pan="1"), event(card="1"))
+    assert batch.flags.tolist() == [1, 0, 0, 0]
+    assert batch.keys == {"card": ["1", "0", "1", None]}
 
 
 # --- refusals --------------------------------------------------------------------------------------------------
@@ -429,8 +582,10 @@ def test_details_name_the_field_and_never_a_key() -> None:
         {"event_id": ""},
         {"event_id": None},
         {"merchant": 1.5},
+        {"km": "x"},
+        {"y": 91, "x": 0},
     ]
-    _, dead_letters = decode(NATIVE, *(event(**change) for change in changes))
+    _, dead_letters = decode(RICH_DECODER, *(event(**change) for change in changes))
     for change, letter in zip(changes, dead_letters, strict=True):
         assert letter.detail.startswith(f"{next(iter(change))}: ")
     _, all_letters = NATIVE.decode(records_of([value for _, value in FAULTS], record_time_ms=TIME_MS))
@@ -439,7 +594,7 @@ def test_details_name_the_field_and_never_a_key() -> None:
 
 def test_no_records_at_all() -> None:
     batch, dead_letters = NATIVE.decode(records_of([]))
-    assert (len(batch), batch.hashes.shape, dead_letters) == (0, (0, 3), [])
+    assert (len(batch), batch.words.shape, dead_letters) == (0, (0, 3), [])
 
 
 # --- fuzz ------------------------------------------------------------------------------------------------------
@@ -450,7 +605,7 @@ json_values = st.recursive(
     max_leaves=5,
 )
 changed_events: st.SearchStrategy[bytes] = st.dictionaries(
-    st.sampled_from([*event(), "merchant", "city", "note"]), json_values, max_size=4
+    st.sampled_from([*event(), "merchant", "city", "note", "km", "y", "x", "mode"]), json_values, max_size=4
 ).map(lambda changes: json.dumps(event(**changes)).encode())
 
 
@@ -466,7 +621,9 @@ def broken_events(draw: st.DrawFn) -> bytes:
 
 @settings(deadline=None, max_examples=150)
 @given(st.lists(st.one_of(st.none(), st.binary(max_size=80), changed_events, broken_events()), max_size=12))
-@pytest.mark.parametrize("decoder", [NATIVE, MINOR, SECONDS, ISO8601], ids=["ms", "minor", "s", "iso8601"])
+@pytest.mark.parametrize(
+    "decoder", [NATIVE, MINOR, SECONDS, ISO8601, RICH_DECODER], ids=["ms", "minor", "s", "iso8601", "rich"]
+)
 def test_whatever_comes_in_is_an_event_or_a_dead_letter(decoder: Decoder, values: list[bytes | None]) -> None:
     batch, dead_letters = decoder.decode(records_of(values, record_time_ms=TIME_MS))
     offsets = sorted([*batch.offsets.tolist(), *(letter.offset for letter in dead_letters)])
@@ -475,15 +632,15 @@ def test_whatever_comes_in_is_an_event_or_a_dead_letter(decoder: Decoder, values
     assert (np.abs(batch.amounts_minor) <= AMOUNT_MINOR_MAX).all()
     assert ((batch.times_ms >= 0) & (batch.times_ms <= TIME_MS_MAX)).all()
     assert all(1 <= len(event_id) <= EVENT_ID_CHARS_MAX for event_id in batch.event_ids)
-    assert (batch.hashes[:, 0] == 0).tolist() == [key is None for key in batch.keys["card"]]
+    assert (batch.words[:, 0] == 0).tolist() == [key is None for key in batch.keys["card"]]
 
 
 @settings(deadline=None, max_examples=100)
 @given(st.lists(st.one_of(changed_events, broken_events()), min_size=1, max_size=8))
 def test_neighbours_in_the_batch_do_not_matter(values: list[bytes]) -> None:
-    together, _ = NATIVE.decode(records_of(values))
-    alone = [NATIVE.decode(records_of([value]))[0] for value in values]
-    for column in ("event_id_hashes", "times_ms", "amounts_minor", "hashes"):
+    together, _ = RICH_DECODER.decode(records_of(values))
+    alone = [RICH_DECODER.decode(records_of([value]))[0] for value in values]
+    for column in ("event_id_hashes", "times_ms", "amounts_minor", "words", "flags"):
         assert getattr(together, column).tolist() == [x for b in alone for x in getattr(b, column).tolist()]
 
 
@@ -506,3 +663,27 @@ def test_impossible_configuration(mapping: str, base_currency: str, named: str) 
     with pytest.raises(ConfigError) as raised:
         decoder_of(mapping, base_currency=base_currency)
     assert str(raised.value).startswith(named)
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ("km = 'amount'", "entities: 'amount' is the event time or the amount"),
+        ("lat = 'event_time'", "mapping.location: 'event_time' is the event time or the amount"),
+        ("mode = 'amount'", "predicates.ecom: 'amount' is the event time or the amount"),
+        ("height = 'amount'", "event.features: 'amount' is the event time or the amount"),
+        ("km = 'merchant'", "entities: 'merchant' is read as text already"),
+        ("height = 'currency'", "event.features: 'currency' is read as text already"),
+    ],
+)
+def test_a_field_is_one_thing(fields: str, named: str) -> None:
+    mapping = f"{RICH_MAPPING.partition('fields')[0]}\n[mapping.fields]\n{fields}"
+    with pytest.raises(ConfigError) as raised:
+        decoder_of(mapping, definitions=RICH)
+    assert str(raised.value).startswith(named)
+
+
+def test_a_category_is_no_amount() -> None:
+    definitions = f"{ENTITIES}\n[event]\nhashed = {{ sum = 8 }}"
+    with pytest.raises(ConfigError, match=r"^event\.one_hot, event\.hashed: 'amount' is the event time or the amount"):
+        decoder_of("fields = { sum = 'amount' }", definitions=definitions)

@@ -51,7 +51,7 @@ def config_of(folder: Path, extra: str = "") -> Config:
 def written(config: Config) -> None:
     """Leaves an empty state with a header in `state.dir`."""
     with ExitStack() as resources_open:
-        state = open_state(config, config.feature_spec(), None, resources_open, on_disk=True)
+        state = open_state(config, config.feature_spec(), None, resources_open)
         state.begin_flush({})
         state.finish_flush()
 

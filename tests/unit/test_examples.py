@@ -28,7 +28,13 @@ FENCED_TOML = re.compile(r"^```toml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 
 # Tables whose values the example makes up; the defaults are empty.
-MADE_UP = (("kafka", "client"), ("kafka", "client_secret_files"), ("mapping", "fields"))
+MADE_UP = (
+    ("kafka", "client"),
+    ("kafka", "client_secret_files"),
+    ("mapping", "fields"),
+    ("event", "one_hot"),
+    ("event", "hashed"),
+)
 
 
 def keys_of(kind: Any, path: str = "") -> Iterator[str]:
@@ -85,6 +91,7 @@ def test_the_values_of_the_full_example_are_the_defaults() -> None:
     for table, key in MADE_UP:
         assert default[table].pop(key) == {}
         assert example[table].pop(key) != {}
+    assert example.pop("predicates") != default.pop("predicates") == {}
     assert example == default
 
 

@@ -5,10 +5,13 @@ first                L            C           end
  still in the topic     replayed    then read
 """
 
+import re
+
 import pytest
 
 from engine.errors import FatalError
-from engine.recovery import Plan, plan_recovery
+from engine.recovery import Origin, Plan, plan_recovery, wrong_origin
+from engine.state.header import Header
 
 
 def plan(
@@ -111,3 +114,72 @@ def test_one_partition_that_cannot_go_on_stops_all() -> None:
 def test_one_cold_partition_makes_the_state_cold() -> None:
     found = plan_recovery({0: 5}, {0: 5, 1: 9}, {0: (0, 9), 1: (4, 9)}, accept_cold_state=True)
     assert found == Plan({1: (4, 9)}, {0: 5, 1: 9}, cold=True)
+
+
+# --- after history was loaded ----------------------------------------------------------------------------------
+
+
+def plan_after_history(stored: int | None, committed: int | None, first: int = 0, end: int = 100) -> Plan:
+    """The same for a state that was loaded from history and that no worker has gone on from."""
+    state, committed_offsets = ({} if at is None else {0: at} for at in (stored, committed))
+    return plan_recovery(state, committed_offsets, {0: (first, end)}, loaded=True)
+
+
+@pytest.mark.parametrize(
+    ("stored", "committed", "first", "begin", "replay"),
+    [
+        (40, None, 0, 40, None),
+        (40, None, 40, 40, None),
+        (100, None, 0, 100, None),
+        (None, None, 7, 7, None),  # a partition that the history does not have is read from its beginning
+        (40, 40, 0, 40, None),  # the worker ended before its first flush
+        (40, 60, 0, 60, (40, 60)),
+    ],
+)
+def test_behind_history_it_begins_where_the_history_ends(
+    stored: int | None, committed: int | None, first: int, begin: int, replay: tuple[int, int] | None
+) -> None:
+    expected = Plan({} if replay is None else {0: replay}, {0: begin}, cold=False)
+    assert plan_after_history(stored, committed, first) == expected
+
+
+@pytest.mark.parametrize(
+    ("stored", "committed", "first", "said"),
+    [
+        (40, None, 41, "the history ends before offset 40, but the topic begins at 41: what was between them"),
+        (101, None, 0, "the history reaches to offset 101, but the topic ends at 100; is it another topic"),
+        (40, 39, 0, "the history reaches to offset 40, but 39 is committed: the events between were never decided"),
+        (40, 101, 0, "committed offset 101 is past the topic's end 100"),
+        (40, 60, 50, "offsets 40 to 60 must be replayed into the state, but the topic begins at 50"),
+    ],
+)
+def test_a_gap_between_history_and_topic_is_refused(stored: int, committed: int | None, first: int, said: str) -> None:
+    with pytest.raises(FatalError, match=f"^partition 0: {said}"):
+        plan_after_history(stored, committed, first)
+
+
+def test_history_of_partitions_that_the_topic_does_not_have_is_refused() -> None:
+    with pytest.raises(FatalError, match=r"^the history has partitions that the topic does not have: 1, 12$"):
+        plan_recovery({0: 1, 1: 1, 12: 1}, {}, {0: (0, 9)}, loaded=True)
+
+
+# --- of which input --------------------------------------------------------------------------------------------
+
+HERE = Origin("cluster", "in", "id")
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        (Header(""), ""),
+        (Header("", "cluster", "in", "id"), ""),
+        (Header("", None, "in", None, loaded=True), ""),
+        (Header("", None, "in", None), r"from topic 'in' \(None\) of cluster None, not from 'in' \(id\) of cluster"),
+        (Header("", "cluster", "in", "older"), r"from topic 'in' \(older\) of cluster cluster, not from 'in' \(id\)"),
+        (Header("", "cluster", "out", "id"), r"from topic 'out' \(id\)"),
+        (Header("", None, "out", None, loaded=True), "loaded from history of topic 'out', not of 'in'"),
+    ],
+)
+def test_the_state_of_another_input_is_told(header: Header, said: str) -> None:
+    wrong = wrong_origin(header, HERE)
+    assert re.search(said, wrong) if said else not wrong

@@ -49,6 +49,12 @@ def test_what_was_finished_outlasts_the_process(tmp_path: Path) -> None:
         assert list(store.scan(b"")) == [(b"b", b"2")]
 
 
+def test_an_existing_database_has_the_block_cache_asked_for(tmp_path: Path) -> None:
+    Store(tmp_path, CACHE_BYTES).close()
+    with Store(tmp_path, 3 * CACHE_BYTES) as store:
+        assert store.block_cache_bytes_max == 3 * CACHE_BYTES
+
+
 def test_a_flush_that_was_not_finished_leaves_nothing(tmp_path: Path) -> None:
     with _open(tmp_path) as store:
         _flush(store, {b"a": b"1"})

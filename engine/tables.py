@@ -1,0 +1,130 @@
+"""Tables that people read in a terminal: the features there are, and the state of one entity."""
+
+from datetime import UTC, datetime
+from itertools import groupby
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from engine.catalog import Entry
+from engine.config import Config
+from engine.inspect import Inspection
+from engine.state.header import Header
+from features.arena import NEVER
+
+# Where the output is no terminal, lines are as long as on a wide one.
+PIPE_COLUMNS = 120
+
+
+def print_catalog(config: Config, entries: list[Entry], header: Header | None, note: str) -> None:
+    """One table per entity, one line per feature. `note`: why nothing is known of the state, where nothing is."""
+    console = _console()
+    console.print(f"feature set {config.feature_spec().fingerprint()}, {len(entries)} features")
+    console.print(f"state: {escape(note)}" if header is None else _state_line(header))
+    for name, group in groupby(entries, lambda entry: entry.entity):
+        title = f"{name}, by {config.entity_key(name)!r}" if name else "the event itself"
+        columns = ["feature", "unit", "definition"] + ["complete for events from"] * bool(name and header)
+        table = _table(escape(title), columns)
+        for entry in group:
+            cells = [entry.name, entry.unit, entry.definition]
+            if name and header is not None:
+                cells.append(_completeness(entry, header))
+            table.add_row(*map(escape, cells))
+        console.print(table)
+
+
+def _state_line(header: Header) -> str:
+    if header.first_ms == NEVER:
+        return "state: no event has been accepted yet"
+    line = f"state: events from {moment(header.first_ms)} to {moment(header.newest_ms)}"
+    if header.cold_ms != NEVER:
+        line += f"; some up to {moment(header.cold_ms)} were never seen"
+    return line
+
+
+def _completeness(entry: Entry, header: Header) -> str:
+    if entry.complete_from_ms is None:
+        return "never: it has no window, and events are missing" if header.first_ms != NEVER else "-"
+    if entry.complete_from_ms > header.newest_ms:
+        return f"{moment(entry.complete_from_ms)}, not yet reached"
+    return moment(entry.complete_from_ms)
+
+
+def print_inspection(inspection: Inspection, rows_max: int) -> None:
+    """Facts, the newest tiles and events of the ring, and the features last, where a terminal stands at the end."""
+    console, look = _console(), inspection.look
+    console.print(
+        f"{inspection.entity.name} {escape(inspection.key)}: events from {moment(look.first_ms)} to "
+        f"{moment(look.newest_ms)}"
+    )
+    if look.dropped_ms is None:
+        console.print(f"the ring holds all of them: {len(look.ring)}")
+    else:
+        console.print(f"the ring holds the newest {len(look.ring)}: all after {moment(look.dropped_ms)}, perhaps more")
+    if look.tiles:
+        console.print(_tiles(inspection, rows_max))
+    console.print(_ring(inspection, rows_max))
+    values = _table(f"features at {moment(look.at_ms)}", ["feature", "value", "exact"], right=("value",))
+    for name, value, exact in inspection.features():
+        values.add_row(escape(name), _number(value), "yes" if exact else "no")
+    console.print(values)
+
+
+def _tiles(inspection: Inspection, rows_max: int) -> Table:
+    tiles = inspection.look.tiles
+    names = ["first event", "last event", "tile, s", "count", "sum", "min", "max"]
+    title = f"tiles, amounts in {inspection.currency}{_not_shown(len(tiles) - rows_max)}"
+    table = _table(title, names, right=("tile, s", "count", "sum", "min", "max"))
+    for start_ms, end_ms, first_ms, last_ms, count, *amounts in tiles[max(0, len(tiles) - rows_max) :]:
+        sums = [_number(inspection.amount(amount)) for amount in amounts]
+        table.add_row(moment(first_ms), moment(last_ms), f"{(end_ms - start_ms) / 1_000:,}", f"{count:,}", *sums)
+    return table
+
+
+def _ring(inspection: Inspection, rows_max: int) -> Table:
+    ring = inspection.look.ring
+    names = [column.name for column in inspection.entity.columns]
+    predicates = ["predicates"] if inspection.entity.predicates else []
+    amount = f"amount, {inspection.currency}"
+    title = f"events in the ring{_not_shown(len(ring) - rows_max)}"
+    table = _table(title, ["time", amount, *map(escape, names), *predicates], right=(amount,))
+    for time_ms, amount_minor, words, held in ring[max(0, len(ring) - rows_max) :]:
+        fields = inspection.fields(words)
+        cells = [str(fields.get(name, "-")) for name in names] + [" ".join(held)] * bool(predicates)
+        table.add_row(moment(time_ms), _number(inspection.amount(amount_minor)), *map(escape, cells))
+    return table
+
+
+def _not_shown(older: int) -> str:
+    return f"; {older} older ones are not shown" if older > 0 else ""
+
+
+def moment(time_ms: int) -> str:
+    """A time in UTC, to the millisecond where it has any."""
+    text = datetime.fromtimestamp(time_ms / 1_000, UTC).isoformat(" ", "milliseconds").removesuffix("+00:00")
+    return text.removesuffix(".000")
+
+
+def _number(value: float | None) -> str:
+    return "null" if value is None else f"{value:,.10g}"
+
+
+def _table(title: str, columns: list[str], right: tuple[str, ...] = ()) -> Table:
+    table = Table(
+        title=f"\n{title}",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
+    )
+    for name in columns:
+        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    return table
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=PIPE_COLUMNS)

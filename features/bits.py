@@ -1,0 +1,159 @@
+"""Bit sets over ring places, and the few machine instructions that numba has no name for.
+
+A bit set of a ring is one bit for each place, in words of 64; a small ring has one word. Places wrap, so a range of
+ring events is one or two runs of bits.
+"""
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from features.jit import kernel
+
+Int64 = NDArray[np.int64]
+
+WORD_BITS = 64
+_ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
+_ONE = np.uint64(1)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def lowest_bit(typing_context: Any, word: Any) -> Any:
+    """`lowest_bit(word)`: the number of the lowest bit that is set, 64 where none is."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.int64(types.uint64), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def leading_zeros(typing_context: Any, word: Any) -> Any:
+    """`leading_zeros(word)`: how many bits are above the highest one that is set, 64 where none is."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.ctlz(arguments[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.int64(types.uint64), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def population(typing_context: Any, word: Any) -> Any:
+    """`population(word)`: how many bits are set."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.ctpop(arguments[0])
+
+    return types.int64(types.uint64), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def high_square(typing_context: Any, value: Any) -> Any:
+    """`high_square(x)`: the upper 64 of the 128 bits of x * x; the lower ones are what `x * x` gives."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        wide = builder.sext(arguments[0], ir.IntType(128))
+        return builder.trunc(builder.lshr(builder.mul(wide, wide), ir.Constant(ir.IntType(128), 64)), ir.IntType(64))
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def squares_about_mean(typing_context: Any, count: Any, low: Any, high: Any, total: Any) -> Any:
+    """`squares_about_mean(n, low, high, total)`: n * (high:low) - total^2 in 128 bits, then as a float64.
+
+    With (high:low) the sum of squares and total the sum of n values, this is n(n-1) times their sample variance. Exact
+    before the conversion as long as n * |value| stays below 2^63.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        wide, word, double = ir.IntType(128), ir.IntType(64), ir.DoubleType()
+        count, low, high, total = arguments
+        shift = ir.Constant(wide, 64)
+        squares = builder.or_(builder.shl(builder.zext(high, wide), shift), builder.zext(low, wide))
+        total = builder.sext(total, wide)
+        difference = builder.sub(builder.mul(builder.zext(count, wide), squares), builder.mul(total, total))
+        upper = builder.uitofp(builder.trunc(builder.lshr(difference, shift), word), double)
+        lower = builder.uitofp(builder.trunc(difference, word), double)
+        return builder.fadd(builder.fmul(upper, ir.Constant(double, 2.0**64)), lower)
+
+    return types.float64(types.int64, types.uint64, types.uint64, types.int64), generate
+
+
+@kernel
+def words_of(capacity: int) -> int:
+    """Words of a bit set over so many places."""
+    return max(1, capacity // WORD_BITS)
+
+
+@kernel
+def has_bit(heap: Int64, bits: int, place: int) -> bool:
+    """Whether the bit of a place is set."""
+    return bool((heap[bits + (place >> 6)] >> (place & 63)) & 1)
+
+
+@kernel
+def set_bit(heap: Int64, bits: int, place: int) -> None:
+    """Sets the bit of a place."""
+    heap[bits + (place >> 6)] |= np.int64(1) << (place & 63)
+
+
+@kernel
+def clear_bit(heap: Int64, bits: int, place: int) -> None:
+    """Clears the bit of a place."""
+    heap[bits + (place >> 6)] &= ~(np.int64(1) << (place & 63))
+
+
+@kernel
+def _count_run(heap: Int64, bits: int, first: int, last: int) -> int:
+    """How many bits are set from place `first` to place `last`, which does not wrap."""
+    word, last_word = first >> 6, last >> 6
+    above = _ALL << np.uint64(first & 63)
+    below = _ALL >> np.uint64(63 - (last & 63))
+    if word == last_word:
+        return population(np.uint64(heap[bits + word]) & above & below)
+    count = population(np.uint64(heap[bits + word]) & above)
+    for between in range(word + 1, last_word):
+        count += population(np.uint64(heap[bits + between]))
+    return count + population(np.uint64(heap[bits + last_word]) & below)
+
+
+@kernel
+def count_bits(heap: Int64, bits: int, first: int, last: int, mask: int) -> int:
+    """How many bits are set among the places first..last of a ring, both included, modulo mask + 1."""
+    if last < first:
+        return 0
+    start, end = first & mask, last & mask
+    if start <= end:
+        return _count_run(heap, bits, start, end)
+    return _count_run(heap, bits, start, mask) + _count_run(heap, bits, 0, end)
+
+
+@kernel
+def next_bit(heap: Int64, bits: int, first: int, last: int, mask: int) -> int:
+    """The first place of first..last whose bit is set, counted on without wrapping; last + 1 where there is none."""
+    place = first
+    while place <= last:
+        physical = place & mask
+        found = lowest_bit(np.uint64(heap[bits + (physical >> 6)]) >> np.uint64(physical & 63))
+        if found < WORD_BITS - (physical & 63):
+            return min(place + found, last + 1)
+        place += min(WORD_BITS, mask + 1) - (physical & 63)
+    return last + 1
+
+
+@kernel
+def previous_bit(heap: Int64, bits: int, last: int, first: int, mask: int) -> int:
+    """The last place of first..last whose bit is set, counted on without wrapping; first - 1 where there is none."""
+    place = last
+    while place >= first:
+        physical = place & mask
+        found = leading_zeros(np.uint64(heap[bits + (physical >> 6)]) << np.uint64(63 - (physical & 63)))
+        if found <= physical & 63:
+            return max(place - found, first - 1)
+        place -= (physical & 63) + 1
+    return first - 1

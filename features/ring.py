@@ -1,0 +1,402 @@
+"""The newest events of one entity: a ring of at most K places, sorted, with running totals.
+
+A block on the heap, for `capacity` places, C columns and P predicates:
+
+    header                      8 words, the first its length
+    time, total                 of each place; total: the running total of the amounts up to it
+    squares                     the running total of squared amounts, before each eighth place
+    column 0 .. C-1             one word of each place
+    bit sets                    high, low, newest 0 .. C-1, predicate 0 .. P-1
+    tiles, tables               once events have been dropped (features.tiles)
+
+A window is a difference of two running totals, modulo 2^64. `high` marks the places that no newer one exceeds, `low`
+those that no newer one undercuts, so that a window's largest amount is the oldest mark in it; `newest` marks the
+places whose word does not occur again, so that as many are distinct in a window as it has marks.
+
+Events are sorted by time and then by all else that is stored of them, so what a ring holds and what it drops depends
+on the events alone and not on the order in which they came: events that tie in everything are interchangeable.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.arena import CAPACITY, HEAD, LENGTH, NEVER, NEWEST_MS, POSITION
+from features.bits import clear_bit, has_bit, previous_bit, set_bit, words_of
+from features.jit import kernel
+
+Int64 = NDArray[np.int64]
+UInt64 = NDArray[np.uint64]
+
+WORDS, DROPPED_MS, UNKNOWN_MS, FIRST_MS, BASE_TOTAL, BASE_SQUARES, PEAK, TILES_AT = range(8)
+HEADER_WORDS = 8
+TIME_MS, TOTAL = range(2)
+ROW_WORDS = 2
+SQUARES_EVERY = 8
+HIGH, LOW, NEWEST = 0, 1, 2
+CAPACITY_MIN = 2
+SCAN = 8
+
+
+class Seen:
+    """A scratch set of words: open addressing, emptied by moving the stamp on."""
+
+    def __init__(self, ring_events_max: int) -> None:
+        size = 1 << (2 * ring_events_max + 1).bit_length()
+        self.keys = np.zeros(size, np.int64)
+        self.stamps = np.zeros(size, np.int64)
+        self.stamp = np.zeros(1, np.int64)
+
+
+@kernel
+def add_seen(keys: Int64, stamps: Int64, stamp: int, key: int) -> bool:
+    """Adds a key to the scratch set; whether it was not there yet."""
+    mask = keys.shape[0] - 1
+    place = (key ^ (key >> 29)) & mask
+    while stamps[place] == stamp:
+        if keys[place] == key:
+            return False
+        place = (place + 1) & mask
+    stamps[place] = stamp
+    keys[place] = key
+    return True
+
+
+@kernel
+def squares_words(capacity: int) -> int:
+    """Words that running totals of squares take."""
+    return max(1, capacity // SQUARES_EVERY)
+
+
+@kernel
+def column_at(position: int, capacity: int, column: int) -> int:
+    """Where a column begins."""
+    return position + HEADER_WORDS + capacity * (ROW_WORDS + column) + squares_words(capacity)
+
+
+@kernel
+def bits_at(position: int, capacity: int, columns: int, number: int) -> int:
+    """Where a bit set begins."""
+    return column_at(position, capacity, columns) + number * words_of(capacity)
+
+
+@kernel
+def ring_words(capacity: int, columns: int, predicates: int) -> int:
+    """Words of a block without tiles."""
+    return bits_at(0, capacity, columns, NEWEST + columns + predicates)
+
+
+@kernel
+def row_at(position: int, capacity: int, head: int, place: int) -> int:
+    """Where the row of a place begins, counted from the oldest."""
+    return position + HEADER_WORDS + ROW_WORDS * ((head + place) & (capacity - 1))
+
+
+@kernel
+def total_until(heap: Int64, position: int, capacity: int, head: int, place: int) -> int:
+    """The running total of amounts up to a place; place -1 is before the oldest."""
+    if place < 0:
+        return heap[position + BASE_TOTAL]
+    return heap[row_at(position, capacity, head, place) + TOTAL]
+
+
+@kernel
+def amount_of(heap: Int64, position: int, capacity: int, head: int, place: int) -> int:
+    """The amount of a place, minor units."""
+    newer = total_until(heap, position, capacity, head, place)
+    return newer - total_until(heap, position, capacity, head, place - 1)
+
+
+@kernel
+def squares_until(heap: Int64, position: int, capacity: int, head: int, place: int) -> int:
+    """The running total of squared amounts up to a place, modulo 2^64; place -1 is before the oldest."""
+    physical = (head + place) & (capacity - 1)
+    first = place - (physical & (SQUARES_EVERY - 1))
+    if first <= 0:
+        first, total = 0, heap[position + BASE_SQUARES]
+    else:
+        total = heap[position + HEADER_WORDS + ROW_WORDS * capacity + physical // SQUARES_EVERY]
+    for k in range(first, place + 1):
+        amount = amount_of(heap, position, capacity, head, k)
+        total += amount * amount
+    return total
+
+
+@kernel
+def note_squares(heap: Int64, position: int, capacity: int, head: int, first: int, last: int) -> None:
+    """Writes the running totals of squares before each eighth place among first..last."""
+    for place in range(first, last + 1):
+        physical = (head + place) & (capacity - 1)
+        if physical & (SQUARES_EVERY - 1) == 0:
+            at = position + HEADER_WORDS + ROW_WORDS * capacity + physical // SQUARES_EVERY
+            heap[at] = squares_until(heap, position, capacity, head, place - 1)
+
+
+@kernel
+def _find_in_run(heap: Int64, at: int, first: int, last: int, key: int) -> int:
+    """The last of the words first..last that equals the key, -1 where none does."""
+    place = last
+    while place - SCAN + 1 >= first:
+        hits = 0
+        for k in range(SCAN):
+            hits += heap[at + place - k] == key
+        if hits:
+            break
+        place -= SCAN
+    while place >= first and heap[at + place] != key:
+        place -= 1
+    return place if place >= first else -1
+
+
+@kernel
+def find_word(heap: Int64, at: int, capacity: int, head: int, last: int, key: int) -> int:
+    """The newest place, at most `last`, whose word in the column at `at` is the key; -1 where there is none."""
+    if last < 0:
+        return -1
+    end = head + last
+    if end < capacity:
+        found = _find_in_run(heap, at, head, end, key)
+        return found - head if found >= 0 else -1
+    found = _find_in_run(heap, at, 0, end - capacity, key)
+    if found >= 0:
+        return found + capacity - head
+    found = _find_in_run(heap, at, head, capacity - 1, key)
+    return found - head if found >= 0 else -1
+
+
+@kernel
+def open_block(
+    slots: Int64, at: int, heap: Int64, heap_top: int, columns: int, predicates: int, unknown_ms: int
+) -> int:
+    """A first, empty block for a slot that has none; returns the new heap top."""
+    words = ring_words(CAPACITY_MIN, columns, predicates)
+    heap[heap_top + WORDS] = words
+    slots[at, POSITION], slots[at, CAPACITY] = heap_top, CAPACITY_MIN
+    clear_block(slots, at, heap, columns, predicates, unknown_ms)
+    return heap_top + words
+
+
+@kernel
+def clear_block(slots: Int64, at: int, heap: Int64, columns: int, predicates: int, unknown_ms: int) -> None:
+    """Makes an entity one of which nothing is known after `unknown_ms`."""
+    position = slots[at, POSITION]
+    slots[at, HEAD], slots[at, LENGTH], slots[at, NEWEST_MS] = 0, 0, NEVER
+    heap[position + DROPPED_MS] = heap[position + UNKNOWN_MS] = unknown_ms
+    heap[position + FIRST_MS] = -NEVER
+    heap[position + BASE_TOTAL] = heap[position + BASE_SQUARES] = heap[position + PEAK] = 0
+    heap[position + TILES_AT] = 0
+    capacity = slots[at, CAPACITY]
+    for at_bits in range(bits_at(position, capacity, columns, 0), position + ring_words(capacity, columns, predicates)):
+        heap[at_bits] = 0
+
+
+@kernel
+def copy_ring(slots: Int64, at: int, heap: Int64, to: int, capacity: int, columns: int, predicates: int) -> None:
+    """Copies a slot's ring to a block at `to` that has as many places or more; a smaller ring has never wrapped."""
+    position, old = slots[at, POSITION], slots[at, CAPACITY]
+    for k in range(HEADER_WORDS + ROW_WORDS * old):
+        heap[to + k] = heap[position + k]
+    for k in range(squares_words(old)):
+        heap[to + HEADER_WORDS + ROW_WORDS * capacity + k] = heap[position + HEADER_WORDS + ROW_WORDS * old + k]
+    for column in range(columns):
+        source, target = column_at(position, old, column), column_at(to, capacity, column)
+        for k in range(old):
+            heap[target + k] = heap[source + k]
+    for number in range(NEWEST + columns + predicates):
+        source, target = bits_at(position, old, columns, number), bits_at(to, capacity, columns, number)
+        for k in range(words_of(capacity)):
+            heap[target + k] = heap[source + k] if k < words_of(old) else 0
+
+
+@kernel
+def newest_until(heap: Int64, position: int, capacity: int, head: int, length: int, time_ms: int) -> int:
+    """The newest place whose time is not after `time_ms`, -1 where there is none."""
+    place = length - 1
+    step = 1
+    while place >= 0 and heap[row_at(position, capacity, head, place)] > time_ms:
+        place -= step
+        step *= 2
+    low, high = max(place, -1), min(place + step // 2, length - 1) + 1
+    if step == 1:
+        return place
+    while high - low > 1:
+        middle = (low + high) >> 1
+        if heap[row_at(position, capacity, head, middle)] > time_ms:
+            high = middle
+        else:
+            low = middle
+    return low
+
+
+@kernel
+def last_outside(heap: Int64, position: int, capacity: int, head: int, place: int, edge_ms: int) -> int:
+    """The newest place, at most `place`, whose time is not after the edge; -1 where there is none.
+
+    Gallops backwards, since most windows begin close to where the shorter one began.
+    """
+    inside, step = place + 1, 1
+    while place >= 0 and heap[row_at(position, capacity, head, place)] > edge_ms:
+        inside = place
+        place -= step
+        step *= 2
+    place = max(place, -1)
+    while inside - place > 1:
+        middle = (inside + place) >> 1
+        if heap[row_at(position, capacity, head, middle)] > edge_ms:
+            inside = middle
+        else:
+            place = middle
+    return place
+
+
+@kernel
+def _comes_before(
+    amount: int, event_words: Int64, flags: int, heap: Int64, position: int, capacity: int, head: int, place: int,
+    columns: int, predicates: int,
+) -> bool:  # fmt: skip
+    """Whether the event belongs before the one in a place, which has the same time."""
+    other = amount_of(heap, position, capacity, head, place)
+    if amount != other:
+        return bool(amount < other)
+    physical = (head + place) & (capacity - 1)
+    for column in range(columns):
+        word = heap[column_at(position, capacity, column) + physical]
+        if event_words[column] != word:
+            return bool(event_words[column] < word)
+    for predicate in range(predicates):
+        held = has_bit(heap, bits_at(position, capacity, columns, NEWEST + columns + predicate), physical)
+        holds = bool((flags >> predicate) & 1)
+        if holds != held:
+            return not holds
+    return False
+
+
+@kernel
+def place_for(
+    slots: Int64, at: int, heap: Int64, last: int, time_ms: int, amount: int, event_words: Int64, flags: int,
+    columns: int, predicates: int,
+) -> int:  # fmt: skip
+    """The place that the event takes; `last` is the newest one that is not after it."""
+    position, capacity, head = slots[at, POSITION], slots[at, CAPACITY], slots[at, HEAD]
+    place = last + 1
+    while place > 0:
+        if heap[row_at(position, capacity, head, place - 1)] != time_ms or not _comes_before(
+            amount, event_words, flags, heap, position, capacity, head, place - 1, columns, predicates
+        ):
+            break
+        place -= 1
+    return place
+
+
+@kernel
+def drop_oldest(slots: Int64, at: int, heap: Int64, columns: int, predicates: int) -> None:
+    """Takes the oldest event out of a ring."""
+    position, capacity, head = slots[at, POSITION], slots[at, CAPACITY], slots[at, HEAD]
+    row = row_at(position, capacity, head, 0)
+    heap[position + DROPPED_MS] = max(heap[position + DROPPED_MS], heap[row + TIME_MS])
+    heap[position + BASE_SQUARES] = squares_until(heap, position, capacity, head, 0)
+    heap[position + BASE_TOTAL] = heap[row + TOTAL]
+    for number in range(NEWEST + columns + predicates):
+        clear_bit(heap, bits_at(position, capacity, columns, number), head)
+    slots[at, HEAD] = (head + 1) & (capacity - 1)
+    slots[at, LENGTH] -= 1
+
+
+@kernel
+def _mark_append(slots: Int64, at: int, heap: Int64, columns: int, previous: Int64) -> None:
+    """Marks the place just appended; `previous[column]`: where its word stood before, -1 nowhere."""
+    position, capacity, head = slots[at, POSITION], slots[at, CAPACITY], slots[at, HEAD]
+    mask, last = capacity - 1, slots[at, LENGTH] - 1
+    physical = (head + last) & mask
+    amount = amount_of(heap, position, capacity, head, last)
+    for number in range(2):
+        bits = bits_at(position, capacity, columns, number)
+        place = head + last - 1
+        while True:
+            place = previous_bit(heap, bits, place, head, mask)
+            if place < head:
+                break
+            other = amount_of(heap, position, capacity, head, place - head)
+            if (number == HIGH and other > amount) or (number == LOW and other < amount):
+                break
+            clear_bit(heap, bits, place & mask)
+        set_bit(heap, bits, physical)
+    for column in range(columns):
+        bits = bits_at(position, capacity, columns, NEWEST + column)
+        if previous[column] >= 0:
+            clear_bit(heap, bits, (head + previous[column]) & mask)
+        if heap[column_at(position, capacity, column) + physical] != 0:
+            set_bit(heap, bits, physical)
+        else:
+            clear_bit(heap, bits, physical)
+
+
+@kernel
+def mark_all(
+    slots: Int64, at: int, heap: Int64, columns: int, seen_keys: Int64, seen_stamps: Int64, seen_stamp: Int64
+) -> None:
+    """Sets all marks anew, newest place first."""
+    position, capacity, head = slots[at, POSITION], slots[at, CAPACITY], slots[at, HEAD]
+    length, mask = slots[at, LENGTH], capacity - 1
+    highs, lows = bits_at(position, capacity, columns, HIGH), bits_at(position, capacity, columns, LOW)
+    for number in range(NEWEST + columns):
+        bits = bits_at(position, capacity, columns, number)
+        for k in range(words_of(capacity)):
+            heap[bits + k] = 0
+    high, low = 0, 0
+    for place in range(length - 1, -1, -1):
+        amount = amount_of(heap, position, capacity, head, place)
+        if place == length - 1 or amount > high:
+            high = amount
+            set_bit(heap, highs, (head + place) & mask)
+        if place == length - 1 or amount < low:
+            low = amount
+            set_bit(heap, lows, (head + place) & mask)
+    for column in range(columns):
+        seen_stamp[0] += 1
+        words, bits = column_at(position, capacity, column), bits_at(position, capacity, columns, NEWEST + column)
+        for place in range(length - 1, -1, -1):
+            word = heap[words + ((head + place) & mask)]
+            if word != 0 and add_seen(seen_keys, seen_stamps, seen_stamp[0], word):
+                set_bit(heap, bits, (head + place) & mask)
+
+
+@kernel
+def put(
+    slots: Int64, at: int, heap: Int64, place: int, time_ms: int, amount: int, event_words: Int64, flags: int,
+    columns: int, predicates: int, previous: Int64, seen_keys: Int64, seen_stamps: Int64, seen_stamp: Int64,
+) -> None:  # fmt: skip
+    """Puts an event into its place; the ring has room. `previous` as `find_word` gives it, used at the end only."""
+    position, capacity, head = slots[at, POSITION], slots[at, CAPACITY], slots[at, HEAD]
+    length, mask = slots[at, LENGTH], capacity - 1
+    for k in range(length, place, -1):
+        to, source = row_at(position, capacity, head, k), row_at(position, capacity, head, k - 1)
+        heap[to + TIME_MS] = heap[source + TIME_MS]
+        heap[to + TOTAL] = heap[source + TOTAL] + amount
+        newer, older = (head + k) & mask, (head + k - 1) & mask
+        for column in range(columns):
+            words = column_at(position, capacity, column)
+            heap[words + newer] = heap[words + older]
+        for predicate in range(predicates):
+            bits = bits_at(position, capacity, columns, NEWEST + columns + predicate)
+            if has_bit(heap, bits, older):
+                set_bit(heap, bits, newer)
+            else:
+                clear_bit(heap, bits, newer)
+    row, physical = row_at(position, capacity, head, place), (head + place) & mask
+    heap[row + TIME_MS] = time_ms
+    heap[row + TOTAL] = total_until(heap, position, capacity, head, place - 1) + amount
+    for column in range(columns):
+        heap[column_at(position, capacity, column) + physical] = event_words[column]
+    for predicate in range(predicates):
+        bits = bits_at(position, capacity, columns, NEWEST + columns + predicate)
+        if (flags >> predicate) & 1:
+            set_bit(heap, bits, physical)
+        else:
+            clear_bit(heap, bits, physical)
+    heap[position + PEAK] = max(heap[position + PEAK], abs(amount))
+    slots[at, LENGTH] += 1
+    note_squares(heap, position, capacity, head, place, length)
+    if place == length:
+        _mark_append(slots, at, heap, columns, previous)
+    else:
+        mark_all(slots, at, heap, columns, seen_keys, seen_stamps, seen_stamp)

@@ -1,0 +1,285 @@
+"""What the windows of one entity hold at one moment: sums, extremes, values; the ring exactly, tiles in proportion.
+
+      oldest                               t-24h         t-1h      t
+ ring: . . . .  .   .    .  .  .      .     |  .   . .    |  .  .   e
+                                            |             <-- 1h -->
+                                            <------- 24h ---------->
+
+Windows ascend, so one walk from the event's own time backwards finds each window's edge in turn. All of this is
+without the event itself, which features.write adds where it belongs.
+
+`ints[r, w]` holds, for window w: OUTSIDE, the newest place before it; from SUMS on, six rows for all events and for
+each predicate (count, total, lower and upper half of the sum of squares, least, most); then a row of distinct values
+for each column, and one that says whether the event's own value is among them. `reals[r, w]`: from tiles, three rows
+(count, total, squares) for each accumulator; then a row of distinct values for each column.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.bits import count_bits, high_square, next_bit
+from features.jit import kernel
+from features.program import AMOUNTS, EXTREMES, OF_SQUARES
+from features.ring import (
+    HIGH,
+    LOW,
+    NEWEST,
+    PEAK,
+    add_seen,
+    amount_of,
+    bits_at,
+    column_at,
+    last_outside,
+    squares_until,
+    total_until,
+)
+from features.tiles import (
+    ACCUMULATOR_WORDS,
+    ACCUMULATORS,
+    COUNT,
+    LEAST,
+    LEVEL_MASK,
+    MOST,
+    PART_MAX,
+    PARTS_SHIFT,
+    SQUARES_HIGH,
+    SQUARES_LOW,
+    START,
+    SUM,
+    TILE_COUNT,
+    WIDTH_SHIFT,
+    first_of,
+    last_of,
+    part_count,
+    start_of,
+    tile_at,
+)
+from features.values import distinct_since, last_seen_ms
+
+Int64 = NDArray[np.int64]
+Float64 = NDArray[np.float64]
+
+OUTSIDE, SUMS = 0, 1
+N, TOTAL, SQ_LOW, SQ_HIGH, MINIMUM, MAXIMUM, SUM_ROWS = range(7)
+TILE_ROWS = 3
+NOTHING_LEAST, NOTHING_MOST = 1 << 62, -(1 << 62)
+SQUARES_SAFE = 2.0**63
+TWO_64 = 2.0**64
+
+
+def work_rows(columns: int, predicates: int) -> tuple[int, int]:
+    """Rows of `ints` and of `reals`."""
+    return SUMS + SUM_ROWS * (1 + predicates) + 2 * columns, TILE_ROWS * (1 + predicates) + columns
+
+
+@kernel
+def values_row(columns: int, predicates: int, column: int) -> int:
+    """The row of `ints` that counts a column's values."""
+    return SUMS + SUM_ROWS * (1 + predicates) + column
+
+
+@kernel
+def find_edges(
+    heap: Int64, position: int, capacity: int, head: int, last: int, time_ms: int, windows_ms: Int64, windows: int,
+    ints: Int64,
+) -> None:  # fmt: skip
+    """Finds the newest place before each window."""
+    place = last
+    for window in range(windows):
+        place = last_outside(heap, position, capacity, head, place, time_ms - windows_ms[window])
+        ints[OUTSIDE, window] = place
+
+
+@kernel
+def _add_square(ints: Int64, row: int, window: int, amount: int) -> None:
+    before = np.uint64(ints[row + SQ_LOW, window])
+    after = before + np.uint64(amount * amount)
+    ints[row + SQ_LOW, window] = np.int64(after)
+    ints[row + SQ_HIGH, window] += high_square(amount) + (1 if after < before else 0)
+
+
+@kernel
+def sum_all(
+    heap: Int64, position: int, capacity: int, head: int, last: int, length: int, columns: int, windows: int,
+    needs: int, ints: Int64,
+) -> None:  # fmt: skip
+    """Sums over all events of each window."""
+    until = total_until(heap, position, capacity, head, last)
+    squares = squares_until(heap, position, capacity, head, last) if needs & OF_SQUARES else 0
+    peak = float(heap[position + PEAK])
+    for window in range(windows):
+        outside = ints[OUTSIDE, window]
+        count = last - outside
+        ints[SUMS + N, window] = count
+        ints[SUMS + TOTAL, window] = until - total_until(heap, position, capacity, head, outside)
+        if needs & OF_SQUARES:
+            ints[SUMS + SQ_HIGH, window] = 0
+            if count * peak * peak < SQUARES_SAFE:
+                ints[SUMS + SQ_LOW, window] = squares - squares_until(heap, position, capacity, head, outside)
+            else:
+                ints[SUMS + SQ_LOW, window] = 0
+                for place in range(outside + 1, last + 1):
+                    _add_square(ints, SUMS, window, amount_of(heap, position, capacity, head, place))
+    if needs & EXTREMES:
+        if last == length - 1:
+            _extremes_by_marks(heap, position, capacity, head, last, columns, windows, ints)
+        else:
+            _extremes_by_scan(heap, position, capacity, head, last, windows, ints)
+
+
+@kernel
+def _extremes_by_marks(
+    heap: Int64, position: int, capacity: int, head: int, last: int, columns: int, windows: int, ints: Int64
+) -> None:
+    highs, lows = bits_at(position, capacity, columns, HIGH), bits_at(position, capacity, columns, LOW)
+    for window in range(windows):
+        first = ints[OUTSIDE, window] + 1
+        ints[SUMS + MINIMUM, window], ints[SUMS + MAXIMUM, window] = NOTHING_LEAST, NOTHING_MOST
+        if first <= last:
+            low = next_bit(heap, lows, head + first, head + last, capacity - 1) - head
+            high = next_bit(heap, highs, head + first, head + last, capacity - 1) - head
+            ints[SUMS + MINIMUM, window] = amount_of(heap, position, capacity, head, low)
+            ints[SUMS + MAXIMUM, window] = amount_of(heap, position, capacity, head, high)
+
+
+@kernel
+def _extremes_by_scan(
+    heap: Int64, position: int, capacity: int, head: int, last: int, windows: int, ints: Int64
+) -> None:
+    least, most, place = NOTHING_LEAST, NOTHING_MOST, last
+    for window in range(windows):
+        while place > ints[OUTSIDE, window]:
+            amount = amount_of(heap, position, capacity, head, place)
+            least, most = min(least, amount), max(most, amount)
+            place -= 1
+        ints[SUMS + MINIMUM, window], ints[SUMS + MAXIMUM, window] = least, most
+
+
+@kernel
+def sum_predicate(
+    heap: Int64, position: int, capacity: int, head: int, last: int, bits: int, windows: int, row: int, needs: int,
+    ints: Int64,
+) -> None:  # fmt: skip
+    """Sums over the events of each window for which a predicate holds."""
+    newest = last
+    for window in range(windows):
+        outside = ints[OUTSIDE, window]
+        for k in range(SUM_ROWS):
+            ints[row + k, window] = ints[row + k, window - 1] if window else 0
+        if window == 0:
+            ints[row + MINIMUM, window], ints[row + MAXIMUM, window] = NOTHING_LEAST, NOTHING_MOST
+        ints[row + N, window] += count_bits(heap, bits, head + outside + 1, head + newest, capacity - 1)
+        if needs & AMOUNTS:
+            place = next_bit(heap, bits, head + outside + 1, head + newest, capacity - 1)
+            while place <= head + newest:
+                amount = amount_of(heap, position, capacity, head, place - head)
+                ints[row + TOTAL, window] += amount
+                _add_square(ints, row, window, amount)
+                ints[row + MINIMUM, window] = min(ints[row + MINIMUM, window], amount)
+                ints[row + MAXIMUM, window] = max(ints[row + MAXIMUM, window], amount)
+                place = next_bit(heap, bits, place + 1, head + newest, capacity - 1)
+        newest = outside
+
+
+@kernel
+def count_values(
+    heap: Int64, position: int, capacity: int, head: int, last: int, length: int, columns: int, column: int,
+    windows: int, row: int, ints: Int64, seen_keys: Int64, seen_stamps: Int64, seen_stamp: Int64,
+) -> None:  # fmt: skip
+    """Counts the distinct values of a column in each window: by marks, or one by one for an event that is late."""
+    bits, words = bits_at(position, capacity, columns, NEWEST + column), column_at(position, capacity, column)
+    newest, count = last, 0
+    seen_stamp[0] += 1
+    for window in range(windows):
+        outside = ints[OUTSIDE, window]
+        if last == length - 1:
+            count += count_bits(heap, bits, head + outside + 1, head + newest, capacity - 1)
+        else:
+            for place in range(outside + 1, newest + 1):
+                word = heap[words + ((head + place) & (capacity - 1))]
+                count += word != 0 and add_seen(seen_keys, seen_stamps, seen_stamp[0], word)
+        ints[row, window] = count
+        newest = outside
+
+
+@kernel
+def _share_after(heap: Int64, tile: int, edge_ms: int) -> float:
+    """The share of a tile's events that are after an edge, by sixteenths."""
+    first, last = first_of(heap, tile), last_of(heap, tile)
+    if edge_ms < first:
+        return 1.0
+    if edge_ms >= last:
+        return 0.0
+    start = start_of(heap, tile)
+    width = WIDTH_SHIFT + (heap[tile + START] & LEVEL_MASK) - PARTS_SHIFT
+    cut = (edge_ms - start) >> width
+    total, after, full = 0, 0, 0
+    for part in range(1 << PARTS_SHIFT):
+        count = part_count(heap, tile, part)
+        total += count
+        after += count if part > cut else 0
+        full += count == PART_MAX
+    low, high = max(first, start + (cut << width)), min(last + 1, start + ((cut + 1) << width))
+    inside = after + part_count(heap, tile, cut) * (high - 1 - edge_ms) / max(high - low, 1)
+    if full:
+        # Counts that stopped at their largest share what is missing from the tile's.
+        extra = (heap[tile + ACCUMULATORS + COUNT] - total) / full
+        for part in range(cut + 1, 1 << PARTS_SHIFT):
+            inside += extra * (part_count(heap, tile, part) == PART_MAX)
+        inside += extra * (part_count(heap, tile, cut) == PART_MAX) * (high - 1 - edge_ms) / max(high - low, 1)
+    return min(1.0, inside / heap[tile + ACCUMULATORS + COUNT])
+
+
+@kernel
+def _add_tile(
+    heap: Int64, tile: int, share: float, predicates: int, from_window: int, to_window: int, ints: Int64,
+    reals: Float64,
+) -> None:  # fmt: skip
+    """Adds a share of a tile to some windows."""
+    for accumulator in range(1 + predicates):
+        at, row = tile + ACCUMULATORS + ACCUMULATOR_WORDS * accumulator, SUMS + SUM_ROWS * accumulator
+        if heap[at + COUNT] == 0:
+            continue
+        squares = np.uint64(heap[at + SQUARES_LOW]) + TWO_64 * np.uint64(heap[at + SQUARES_HIGH])
+        for window in range(from_window, to_window):
+            reals[TILE_ROWS * accumulator, window] += share * heap[at + COUNT]
+            reals[TILE_ROWS * accumulator + 1, window] += share * heap[at + SUM]
+            reals[TILE_ROWS * accumulator + 2, window] += share * squares
+            ints[row + MINIMUM, window] = min(ints[row + MINIMUM, window], heap[at + LEAST])
+            ints[row + MAXIMUM, window] = max(ints[row + MAXIMUM, window], heap[at + MOST])
+
+
+@kernel
+def add_tiles(
+    heap: Int64, part: int, time_ms: int, windows_ms: Int64, exact: int, windows: int, predicates: int, tables: int,
+    ints: Int64, reals: Float64,
+) -> None:  # fmt: skip
+    """Adds what tiles hold of the windows that are not exact."""
+    reals[: TILE_ROWS * (1 + predicates), exact:windows] = 0.0
+    for index in range(heap[part + TILE_COUNT] - 1, -1, -1):
+        tile = tile_at(part, index, predicates, tables)
+        if last_of(heap, tile) <= time_ms - windows_ms[windows - 1]:
+            break
+        until = 1.0 - _share_after(heap, tile, time_ms)
+        if until <= 0.0:
+            continue
+        whole = exact
+        while whole < windows and first_of(heap, tile) <= time_ms - windows_ms[whole]:
+            share = _share_after(heap, tile, time_ms - windows_ms[whole]) - (1.0 - until)
+            if share > 0.0:
+                _add_tile(heap, tile, share, predicates, whole, whole + 1, ints, reals)
+            whole += 1
+        _add_tile(heap, tile, until, predicates, whole, windows, ints, reals)
+
+
+@kernel
+def add_seen_values(
+    heap: Int64, part: int, table: int, newest_ms: int, oldest_ms: int, time_ms: int, windows_ms: Int64, exact: int,
+    windows: int, predicates: int, tables: int, word: int, counts: Float64, among: Int64,
+) -> None:  # fmt: skip
+    """Values seen in the windows that are not exact, and whether the event's own is among them."""
+    last_ms = last_seen_ms(heap, part, table, word, newest_ms, oldest_ms, predicates, tables)
+    for window in range(exact, windows):
+        edge_ms = time_ms - windows_ms[window]
+        counts[window] = distinct_since(heap, part, table, edge_ms, newest_ms, oldest_ms, predicates, tables)
+        among[window] = last_ms > edge_ms

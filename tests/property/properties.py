@@ -1,0 +1,172 @@
+"""What must hold of windows whatever is sent: each property is a function of a tally and drawn streams.
+
+`tests/property/test_windows.py` tries each on a thousand examples, `scripts/prove-features` on as many as it is told.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.build import full_config
+from tests.oracle.compare import Tally
+from tests.property import streams
+from tests.property.machine import machine
+from tests.property.run import Run, Setting, batches
+
+WINDOWS = ("10s", "1m", "1h")
+# With these an entity is forgotten 40 seconds after it was last heard of, which is well within a stream.
+SHORT_WINDOWS = ("5s", "20s")
+SHORT_HORIZON = "10s"
+
+orders = st.lists(st.integers(0, streams.PARTITIONS - 1), max_size=streams.EVENTS_MAX)
+
+
+@cache
+def remembering(ring_events_max: int, windows: tuple[str, ...] = WINDOWS) -> Setting:
+    """Nothing is ever forgotten."""
+    return Setting(full_config(windows, ring_events_max))
+
+
+@cache
+def forgetful(ring_events_max: int, windows: tuple[str, ...] = SHORT_WINDOWS) -> Setting:
+    """Entities are forgotten soon."""
+    return Setting(full_config(windows, ring_events_max, merchant_windows=("5s", "30s"), horizon_past=SHORT_HORIZON))
+
+
+def whole_rings(tally: Tally, stream: list[streams.Item], cuts: list[int]) -> None:
+    """As long as rings hold everything, every value is exact, in any order of events."""
+    Run(remembering(64), tally).send_in(streams.numbered(stream), cuts, promised=True)
+    assert tally.exact == tally.compared
+
+
+def overflow(tally: Tally, stream: list[streams.Item], cuts: list[int]) -> None:
+    """Rings of four overflow; what is flagged exact is, and nothing is flagged inexact without need."""
+    Run(remembering(4), tally).send_in(streams.numbered(stream), cuts, promised=True)
+
+
+def interleavings(tally: Tally, stream: list[streams.Item], order: list[int], cuts: list[int]) -> None:
+    """However partitions are interleaved and batches cut, the state is the same to the byte."""
+    events = streams.numbered(stream)
+    one, other = Run(remembering(4), tally), Run(remembering(4), tally)
+    one.send(events)
+    other.send_in(streams.shuffled(events, order), cuts)
+    one.flush()
+    other.flush()
+    assert one.entities() == other.entities()
+    assert sorted(event.sequence for event in one.accepted) == sorted(event.sequence for event in other.accepted)
+
+
+def restarts(tally: Tally, stream: list[streams.Item], cuts: list[int], ring_events_max: int) -> None:
+    """Written and read back between any two batches: not one bit differs from a run in one go."""
+    events = streams.numbered(stream)
+    setting = remembering(ring_events_max)
+    whole = Run(setting, tally)
+    whole.send(events)
+    run = Run(setting, tally)
+    for batch in batches(events, cuts):
+        run.send(batch)
+        run.restart()
+    assert run.bits == whole.bits
+    tally.bits += len(run.bits) * len(run.comparison.names)
+
+
+def forgetting(tally: Tally, stream: list[streams.Item], cuts: list[int], ring_events_max: int) -> None:
+    """Entities that were not heard of for the TTL are forgotten; no value is flagged exact that thereby is wrong."""
+    events = streams.numbered(stream)
+    setting = forgetful(ring_events_max)
+    whole = Run(setting, tally)
+    whole.send(events, promised=True)
+    run = Run(setting, tally)
+    for batch in batches(events, cuts):
+        run.send(batch, promised=True)
+        run.restart()
+    assert run.bits == whole.bits
+    tally.bits += len(run.bits) * len(run.comparison.names)
+
+
+def cold(tally: Tally, stream: list[streams.Item], unseen: int, ring_events_max: int) -> None:
+    """A state that begins in the middle of a stream knows what it cannot know."""
+    events = streams.numbered(stream)
+    unseen %= len(events)
+    run = Run(remembering(ring_events_max), tally, unseen=events[:unseen])
+    if unseen:
+        run.state.begin_cold(max(event.time_ms for event in events[:unseen]))
+    run.send_in(events[unseen:], [unseen + 3])
+    run.restart()
+    run.look("card", "a", streams.START_MS + 60_000)
+
+
+def further_windows(tally: Tally, stream: list[streams.Item], cuts: list[int], ring_events_max: int) -> None:
+    """A window that is added to a running state is right at once where it is exact."""
+    events = streams.numbered(stream)
+    few, more = remembering(ring_events_max, ("1m",)), remembering(ring_events_max, ("10s", "1m", "20m"))
+    run = Run(few, tally)
+    for number, batch in enumerate(batches(events, cuts)):
+        run.send(batch)
+        run.restart(few if number % 3 == 2 else more)
+        assert run.setting.fingerprint == run.state.header.fingerprint
+
+
+@dataclass(frozen=True)
+class Property:
+    """One property, which is worth nothing unless some exact values were of the kind that `needs` names in a tally."""
+
+    name: str
+    check: Callable[..., None]
+    strategies: tuple[st.SearchStrategy, ...]
+    needs: tuple[str, ...] = ("overflowed_exact",)
+
+    @property
+    def says(self) -> str:
+        return (self.check.__doc__ or "").strip()
+
+    def try_out(self, examples: int, start: int, tally: Tally) -> None:
+        """Tries so many examples, the same for the same start; AssertionError with the smallest that fails."""
+
+        def tried(drawn: tuple) -> None:
+            tally.examples += 1
+            found = Tally()
+            self.check(found, *drawn)
+            tally.add(found)
+
+        seed(start)(_settings(examples)(given(st.tuples(*self.strategies))(tried)))()
+
+
+@dataclass(frozen=True)
+class MachineProperty(Property):
+    """A state machine: its rules in any order."""
+
+    def try_out(self, examples: int, start: int, tally: Tally) -> None:
+        run_state_machine_as_test(seed(start)(machine(tally)), settings=_settings(examples))
+
+
+def _settings(examples: int) -> settings:
+    return settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+        stateful_step_count=15,
+    )
+
+
+FORGETS = ("overflowed_exact", "forgotten_exact")
+_any_scale = streams.items(scales=(1, 1, 20, 1_000))
+PROPERTIES = {
+    found.name: found
+    for found in (
+        Property("whole_rings", whole_rings, (_any_scale, streams.cuts), needs=()),
+        Property("overflow", overflow, (_any_scale, streams.cuts)),
+        Property("interleavings", interleavings, (_any_scale, orders, streams.cuts)),
+        Property("restarts", restarts, (_any_scale, streams.cuts, st.sampled_from([4, 8]))),
+        Property("forgetting", forgetting, (streams.items(), streams.cuts, st.sampled_from([4, 64])), FORGETS),
+        Property("cold", cold, (streams.items(), st.integers(0, streams.EVENTS_MAX), st.sampled_from([4, 64]))),
+        Property("further_windows", further_windows, (streams.items(), streams.cuts, st.sampled_from([4, 8]))),
+        MachineProperty("machine", machine, (), FORGETS),
+    )
+}
