@@ -61,6 +61,7 @@ def compare(out: Path, events: pl.DataFrame, config: Config) -> list[Found]:
         for window in WINDOWS:
             brute = rolled(ordered, entity, other, window)
             assert (brute[entity] == ordered[entity]).all()
+            assert (brute["moment"].cast(pl.Int64) == ordered["time_ms"]).all()
             exact = ordered[f"{entity}.exact.{window}"].to_numpy()
             one = Found(entity, window, len(ordered), int(exact.sum()), int((tied & exact).sum()))
             for aggregate in (*AMOUNTS, f"distinct.{other}"):
@@ -89,11 +90,13 @@ def rolled(ordered: pl.DataFrame, entity: str, other: str, window: str) -> pl.Da
         pl.len().cast(pl.Int64).alias("count"),
         pl.col(other).drop_nulls().n_unique().alias(f"distinct.{other}"),
     )
+    # Groups come in any order; rows of one entity and time are alike.
+    rows = rows.sort(entity, "moment")
     count, total = rows["count"].to_numpy(), rows["sum"].to_numpy()
     with np.errstate(invalid="ignore", divide="ignore"):
         deviation = np.sqrt(rows["squares"].to_numpy() / (count - 1)) / MINOR_PER_MAJOR
     # numpy's division, since polars multiplies by the reciprocal of a constant, which is not the same to the last bit.
-    return rows.select(entity, "count", f"distinct.{other}").with_columns(
+    return rows.select(entity, "moment", "count", f"distinct.{other}").with_columns(
         pl.Series("sum.amount", total / MINOR_PER_MAJOR),
         pl.Series("mean.amount", total / (count * MINOR_PER_MAJOR)),
         pl.Series("std.amount", np.where(count > 1, deviation, np.nan)),

@@ -13,22 +13,50 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
-KERNEL_TESTS = ("tests/property", "tests/unit/test_cache.py", "tests/unit/test_dedupe.py")
+# Overflow, tiles, tables of values, forgetting, growth, giving up, flush and reload are all in these.
+KERNEL_TESTS = ("tests/property", "tests/features", "tests/unit/test_cache.py", "tests/unit/test_dedupe.py")
+PROPERTY_EXAMPLES = "200"
 
-# A ring that claims to lie past the heap's end, and a batch that claims a slot that is not there.
+# A state with an entity whose ring has overflowed, in which one number then points out of bounds: the entity's block
+# in its slot, its tiles in its block, a batch's slot, or a word of a batch that is not there.
 PLANTED = """
 import sys
-import numpy as np
-from features.arena import CAPACITY, KIND, LENGTH, POSITION, SLOT_WORDS, pack, ring_words
+from engine.state.local import LocalState
+from features.arena import POSITION, block_words
+from features.ring import TILES_AT
+from tests.build import batch_of, full_config
+from tests.features.timelines import event
 
-slots, heap = np.zeros((1, SLOT_WORDS), np.int64), np.zeros(64, np.int64)
-slots[0, [POSITION, CAPACITY, LENGTH]] = (60, 4, 4)
-counts, blobs = np.zeros(1, np.int64), np.zeros(1_000, np.uint8)
-planted = {
-    "heap": lambda: pack(np.zeros(1, np.int64), slots, heap, counts, blobs),
-    "slot": lambda: ring_words(np.ones(1, np.int32), slots, counts),
-}
-planted[sys.argv[1]]()
+config = full_config(("1s", "1h"), 4)
+spec = config.feature_spec()
+state = LocalState(config, spec, "f", None)
+cache = state._cache
+batch = batch_of([event(number, 100 + number, number) for number in range(12)], spec)
+state.features(batch)
+
+
+def block():
+    cache.slots[:2, POSITION] = len(cache.heap)
+    state.features(batch)
+
+
+def tiles():
+    for slot in range(2):
+        cache.heap[cache.slots[slot, POSITION] + TILES_AT] = len(cache.heap)
+    state.features(batch)
+
+
+def slot():
+    cache.dirty[:1] = len(cache.slots)
+    block_words(cache.dirty[:1], cache.slots, cache.heap)
+
+
+def word():
+    batch.words = batch.words[:, : len(spec.entities)].copy()
+    state.features(batch)
+
+
+{"block": block, "tiles": tiles, "slot": slot, "word": word}[sys.argv[1]]()
 print("read")
 """
 
@@ -40,7 +68,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def checked(cache: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs Python with every index of every kernel checked."""
-    environment = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(cache)}
+    environment = {
+        **os.environ,
+        "NUMBA_BOUNDSCHECK": "1",
+        "NUMBA_CACHE_DIR": str(cache),
+        "TIDEGATE_PROPERTY_EXAMPLES": PROPERTY_EXAMPLES,
+    }
     return subprocess.run(
         [sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
@@ -52,7 +85,7 @@ def test_no_kernel_reads_or_writes_out_of_bounds(cache: Path) -> None:
     assert list(cache.rglob("*.nbi")), "nothing was compiled"
 
 
-@pytest.mark.parametrize("where", ["heap", "slot"])
+@pytest.mark.parametrize("where", ["block", "tiles", "slot", "word"])
 def test_what_is_out_of_bounds_is_found_in_this_way(cache: Path, where: str) -> None:
     ended = checked(cache, "-c", PLANTED, where)
     assert ended.returncode == 1

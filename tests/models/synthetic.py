@@ -7,14 +7,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from features.spec import entity_spec, feature_spec
+from features.spec import EventSpec, entity_spec, feature_spec
 
 SPEC = feature_spec(
     [
         entity_spec("card", ["10s", "1m"], ["count", "mean.amount", "since_last"]),
         entity_spec("merchant", ["1m"], ["count", "mean.amount"]),
     ],
-    ["amount", "hour_of_day"],
+    EventSpec(("amount", "hour_of_day")),
 )
 DEFINITIONS = SPEC.features
 # Not in the order of the matrix, and not all of it: a model picks its columns.

@@ -13,6 +13,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from tests.build import full_config
 from tests.oracle.compare import Tally
+from tests.oracle.events import Event
 from tests.property import streams
 from tests.property.machine import machine
 from tests.property.run import Run, Setting, batches
@@ -52,7 +53,7 @@ def interleavings(tally: Tally, stream: list[streams.Item], order: list[int], cu
     """However partitions are interleaved and batches cut, the state is the same to the byte."""
     events = streams.numbered(stream)
     one, other = Run(remembering(4), tally), Run(remembering(4), tally)
-    one.send(events)
+    one.send(events, compared=False)
     other.send_in(streams.shuffled(events, order), cuts)
     one.flush()
     other.flush()
@@ -62,27 +63,20 @@ def interleavings(tally: Tally, stream: list[streams.Item], order: list[int], cu
 
 def restarts(tally: Tally, stream: list[streams.Item], cuts: list[int], ring_events_max: int) -> None:
     """Written and read back between any two batches: not one bit differs from a run in one go."""
-    events = streams.numbered(stream)
-    setting = remembering(ring_events_max)
-    whole = Run(setting, tally)
-    whole.send(events)
-    run = Run(setting, tally)
-    for batch in batches(events, cuts):
-        run.send(batch)
-        run.restart()
-    assert run.bits == whole.bits
-    tally.bits += len(run.bits) * len(run.comparison.names)
+    in_one_go_or_not(remembering(ring_events_max), tally, streams.numbered(stream), cuts)
 
 
 def forgetting(tally: Tally, stream: list[streams.Item], cuts: list[int], ring_events_max: int) -> None:
-    """Entities that were not heard of for the TTL are forgotten; no value is flagged exact that thereby is wrong."""
-    events = streams.numbered(stream)
-    setting = forgetful(ring_events_max)
-    whole = Run(setting, tally)
+    """Entities not heard of for the TTL are forgotten, and no value that is wrong thereby is flagged exact."""
+    in_one_go_or_not(forgetful(ring_events_max), tally, streams.numbered(stream), cuts)
+
+
+def in_one_go_or_not(setting: Setting, tally: Tally, events: list[Event], cuts: list[int]) -> None:
+    """Runs once without and once with restarts in between."""
+    whole, run = Run(setting, tally), Run(setting, tally)
     whole.send(events, promised=True)
-    run = Run(setting, tally)
     for batch in batches(events, cuts):
-        run.send(batch, promised=True)
+        run.send(batch, compared=False)
         run.restart()
     assert run.bits == whole.bits
     tally.bits += len(run.bits) * len(run.comparison.names)

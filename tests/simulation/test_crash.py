@@ -265,8 +265,8 @@ def test_on_accepted_cold_state_nothing_that_reaches_back_is_called_exact(left: 
         assert "card.7d" in inexact or b'"missing_entity"' in decision
     # What is not known ends where reading began, however long it goes on.
     first_ms = 1_735_689_600_000 + 1_000 * left
-    floor_ms = decode_header(outside.store.rows[HEADER]).floor_ms
-    assert first_ms <= floor_ms <= first_ms + 10_000 + profile().mapping.horizon_future_ms
+    cold_ms = decode_header(outside.store.rows[HEADER]).cold_ms
+    assert first_ms <= cold_ms <= first_ms + 10_000 + profile().mapping.horizon_future_ms
     # And it stays so after a restart: the events that are missing do not come back.
     again = Outside({0: [*whole[left:], json_of(event(EVENTS, card="44"))]}, first={0: left}, committed={0: EVENTS})
     again.store.rows = dict(outside.store.rows)
