@@ -224,7 +224,13 @@ def check_offsets(config: Config) -> Finding:
     with Input(config) as source:
         committed, bounds = source.committed(), source.bounds()
         here = Origin(source.cluster_id, source.topic, source.topic_id)
-    waiting = sum(end - committed.get(partition, first) for partition, (first, end) in bounds.items())
+    folder = config.path(config.state.dir)
+    held = is_held(folder)
+    header = (None if held else read_header(folder)) or Header(fingerprint="")
+    loaded = header.vector if header.loaded else {}
+    waiting = sum(
+        end - committed.get(partition, loaded.get(partition, first)) for partition, (first, end) in bounds.items()
+    )
     gone = [
         f"partition {partition}: committed {committed[partition]}, but the topic begins at {first}"
         for partition, (first, _) in bounds.items()
@@ -234,10 +240,8 @@ def check_offsets(config: Config) -> Finding:
         advice = "retention was shorter than the worker was away; set the group's offsets, and name an empty state.dir"
         return Finding("offsets", "failure", "; ".join(gone), advice)
     detail = f"{len(committed)} of {len(bounds)} partitions have a committed offset, {waiting:,} records wait"
-    folder = config.path(config.state.dir)
-    if is_held(folder):
+    if held:
         return Finding("offsets", "ok", detail)
-    header = read_header(folder) or Header(fingerprint="")
     if wrong := wrong_origin(header, here):
         return Finding("offsets", "failure", wrong, "name another state.dir")
     replayed = plan_recovery(header.vector, committed, bounds, loaded=header.loaded).events

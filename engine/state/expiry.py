@@ -29,7 +29,7 @@ class Expiry:
         """
         if forgotten_ms == NEVER:
             return []
-        keys = []
+        keys: list[bytes] = []
         for looked_at, (key, blob) in enumerate(self._store.scan_from(self._next)):
             if looked_at == ROWS_PER_FLUSH:
                 self._next = key

@@ -53,7 +53,7 @@ class Tile(NamedTuple):
     end_ms: int
     first_ms: int
     last_ms: int
-    count: int
+    events: int
     sum_minor: int
     min_minor: int
     max_minor: int

@@ -137,6 +137,23 @@ def test_a_state_from_another_topic(config: Config) -> None:
 
 
 @pytest.mark.broker
+def test_a_state_that_was_loaded_from_history(config: Config) -> None:
+    """It needs no committed offset, and what it holds does not wait."""
+    apply(admin_settings(config), wanted_topics(config))
+    put(config, [int(time.time() * 1_000)] * 5)
+    with ExitStack() as resources_open:
+        state = open_state(config, config.feature_spec(), None, resources_open)
+        state.header.topic, state.header.loaded = config.kafka.input, True
+        state.begin_flush({0: 3})
+        state.finish_flush()
+    assert check_offsets(config) == Finding(
+        "offsets",
+        "ok",
+        "0 of 3 partitions have a committed offset, 2 records wait, 0 are replayed into the state first",
+    )
+
+
+@pytest.mark.broker
 def test_records_from_the_future_make_the_clock_doubtful(config: Config) -> None:
     assert newest_record_ms(config, TIMEOUT_S) is None
     apply(admin_settings(config), wanted_topics(config))

@@ -15,7 +15,7 @@ from engine.config import parse_config
 from engine.decode import Decoder
 from engine.errors import ConfigError
 from engine.events import Records
-from engine.sources import Progress, read_records
+from engine.sources import Coordinates, Progress, read_records
 
 EVENTS = [
     {"event_id": f"e{i}", "event_time": 1_735_689_600_000 + i, "amount": f"{i}.05", "card": "4000"} for i in range(10)
@@ -175,3 +175,57 @@ def test_a_csv_file_without_rows(tmp_path: Path, content: bytes) -> None:
 def test_a_missing_file_is_found_before_the_first_row_of_another_is_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no such file"):
         next(read_records([written(tmp_path, "a.csv"), tmp_path / "b.csv"], 1))
+
+
+# --- Kafka coordinates -----------------------------------------------------------------------------------------
+
+PLACES = [{"partition": i % 3, "offset": 10 * i, "written": 1_735_689_600_000 + i} for i in range(len(EVENTS))]
+PLACED = [{**event, **place} for event, place in zip(EVENTS, PLACES, strict=True)]
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_coordinates_are_read_from_the_fields_that_hold_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Of every kind of file, as numbers and as text; the rows themselves stay as they are."""
+    plain = parsed(list(read_records([written(tmp_path, name)], 4)))
+    monkeypatch.setattr(f"{__name__}.EVENTS", PLACED)
+    coordinates = Coordinates("partition", "offset", "written")
+    batches = list(read_records([written(tmp_path, name)], 4, coordinates=coordinates))
+    columns = [(b.partitions.tolist(), b.offsets.tolist(), b.record_times_ms.tolist()) for b in batches]
+    assert [place for batch in columns for place in zip(*batch, strict=True)] == [
+        tuple(place.values()) for place in PLACES
+    ]
+    assert [{name: row[name] for name in EVENTS[0] if name not in PLACES[0]} for row in parsed(batches)] == plain
+
+
+def test_what_is_not_asked_for_stays_the_place_in_the_files(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"at": "2025-01-01T00:00:01Z"}\n{"at": "1735689602000"}\n{"at": 1735689603000.0}')
+    batches = list(read_records([path, path], 2, coordinates=Coordinates(timestamp="at")))
+    assert [list(zip(b.partitions, b.offsets, strict=True)) for b in batches] == [
+        [(0, 0), (0, 1)], [(0, 2)], [(1, 0), (1, 1)], [(1, 2)],
+    ]  # fmt: skip
+    assert [b.record_times_ms.tolist() for b in batches[:2]] == [
+        [1_735_689_601_000, 1_735_689_602_000],
+        [1_735_689_603_000],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (b'{"offset": 1}', "Object missing required field `at`"),
+        (b'{"offset": 1, "at": "later"}', "Invalid isoformat string: 'later'"),
+        (b'{"offset": -1, "at": 5}', "Expected `int` >= 0 - at `$.offset`"),
+        (b'{"offset": 9223372036854775807, "at": 5}', "Expected `int` <= 9223372036854775806 - at `$.offset`"),
+        (b"no json", "JSON is malformed: "),
+        (b'{"offset": "\xff", "at": 5}', ""),
+    ],
+)
+def test_a_row_whose_coordinates_cannot_be_read_is_named(tmp_path: Path, row: bytes, said: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"offset": 1, "at": 5}\n' + row)
+    with pytest.raises(ConfigError) as raised:
+        list(read_records([path], 10, coordinates=Coordinates(offset="offset", timestamp="at")))
+    assert str(raised.value).startswith(f"{path}: row 2: no offset, at can be read there: {said}")
