@@ -13,7 +13,7 @@ from engine.config import Config
 from engine.history import LoadSummary, load_history
 from engine.labels import Labels, read_labels
 from engine.replay import BATCH_EVENTS, ReplayFiles, ReplaySummary, replay
-from engine.sources import Coordinates, read_records
+from engine.sources import Coordinates, as_one_partition, read_records
 from engine.sources import Progress as BytesRead
 
 
@@ -57,15 +57,15 @@ def backfill_with_progress(
     *,
     labels_file: Path | None,
     as_of_ms: int | None,
-    timestamp_field: str | None,
+    coordinates: Coordinates,
     dead_letters: Path | None,
 ) -> tuple[BackfillSummary, Labels | None, float]:
     """Writes a training set: the summary, the labels that were joined, and the seconds it took.
 
-    Labels count as of the newest event where no time is given; to find that one the files are read once more.
+    The files are one stream, unless the coordinates say which partition a row was in. Labels count as of the newest
+    event where no time is given; to find that one the files are read once more.
     """
-    coordinates, started = Coordinates(timestamp=timestamp_field), time.perf_counter()
-    done, labels = BytesRead.of(paths), None
+    done, labels, started = BytesRead.of(paths), None, time.perf_counter()
     if labels_file is not None:
         labels_done = BytesRead.of([labels_file])
         if as_of_ms is None:
@@ -78,7 +78,7 @@ def backfill_with_progress(
     with progress_bar("computing", done) as advance:
         records = read_records(paths, BATCH_EVENTS, done, coordinates)
         summary = backfill(
-            records,
+            records if coordinates.partition else as_one_partition(records),
             config,
             out,
             labels=labels,

@@ -123,7 +123,8 @@ def _see_in_cell(heap: Int64, at: int, shift: int, mark: int, time_ms: int, newe
     cell = (mark * CELLS) >> 31
     before = read_cell(heap, at, cell)
     if before == 0 or (newest - before) & CELL_MASK > newest - unit:
-        write_cell(heap, at, cell, max(unit & CELL_MASK, 1))
+        # 0 means nothing, so that a unit that would be written so counts as the one before it.
+        write_cell(heap, at, cell, (unit & CELL_MASK) or CELL_MASK)
 
 
 @kernel
@@ -220,19 +221,23 @@ def distinct_since(
     """About how many values were seen after a time, and after `oldest_ms`."""
     at, shift = table_at(heap, part, table, predicates, tables), cell_shift(heap, part, table)
     if shift == 0:
+        entries = heap[at : at + table_capacity(heap, part, table)]
         count, edge = 0, max(edge_ms, oldest_ms) >> UNIT_SHIFT
-        for place in range(table_capacity(heap, part, table)):
-            count += heap[at + place] & LOW_32 > edge
+        for place in range(entries.shape[0]):
+            count += (entries[place] & LOW_32) > edge
         return float(count)
     newest, edge = newest_ms >> shift, edge_ms >> shift
-    after, within, age = 0, 0, min(newest - edge, CELL_MASK)
-    for k in range(TABLE_WORDS_MAX):
-        word = heap[at + k]
-        for cell in range(CELLS_PER_WORD):
-            time = word >> (CELL_BITS * cell) & CELL_MASK
-            old = (newest - time) & CELL_MASK
-            after += time != 0 and old < age
-            within += time != 0 and old == age
+    if edge > newest:
+        return 0.0
+    # In 16 bits throughout, so that many cells are compared at once.
+    cells = heap[at : at + TABLE_WORDS_MAX].view(np.uint16)
+    now, age = np.uint16(newest & CELL_MASK), np.uint16(min(newest - edge, CELL_MASK))
+    none, one = np.uint16(0), np.uint16(1)
+    after, within = none, none
+    for cell in range(cells.shape[0]):
+        old = np.uint16(now - cells[cell])
+        after = np.uint16(after + (one if (cells[cell] != none) & (old < age) else none))
+        within = np.uint16(within + (one if (cells[cell] != none) & (old == age) else none))
     share = 1.0 - (edge_ms - (edge << shift)) / (1 << shift)
     occupied = min(after + within * share, CELLS - 0.5)
     return -CELLS * log(1.0 - occupied / CELLS)

@@ -52,6 +52,7 @@ def features_list(config_file: str | None, as_json: bool) -> None:
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The training set, a Parquet file.")
 @click.option("--labels", type=click.Path(path_type=Path), help="File of event_id, label and labelled_at.")
 @click.option("--as-of", "as_of_ms", type=Time(), help="When labels must be known; by default at the newest event.")
+@click.option("--partition-field", help="Field with the Kafka partition; without it all files are one partition.")
 @timestamp_option
 @dead_letters_option
 @json_option
@@ -61,6 +62,7 @@ def backfill(
     out: Path,
     labels: Path | None,
     as_of_ms: int | None,
+    partition_field: str | None,
     timestamp_field: str | None,
     dead_letters: Path | None,
     as_json: bool,
@@ -70,6 +72,7 @@ def backfill(
     EVENTS are CSV, JSON Lines or Parquet files, read in the order they are named.
     """
     from engine.console import backfill_with_progress
+    from engine.sources import Coordinates
     from engine.tables import moment
 
     if as_of_ms is not None and labels is None:
@@ -80,7 +83,7 @@ def backfill(
         out,
         labels_file=labels,
         as_of_ms=as_of_ms,
-        timestamp_field=timestamp_field,
+        coordinates=Coordinates(partition_field, timestamp=timestamp_field),
         dead_letters=dead_letters,
     )
     if as_json:

@@ -5,16 +5,18 @@ together, on timelines made by hand and on random streams.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from engine.config import Config
+from engine.config import Config, parse_config
 from engine.state.keys import HEADER
 from engine.state.local import FeatureMatrix, LocalState
+from features.spec import PREDICATES_MAX
 from tests.build import batch_of, every_aggregate, full_config
 from tests.features.timelines import START_MS, TIMELINES, event
 from tests.memory_store import MemoryStore
@@ -126,6 +128,46 @@ def test_millions_of_events_make_no_running_total_wrong() -> None:
     for row in (0, 30, 63):
         comparison.check(matrix, row, last[64 + row], last[: 64 + row])
     assert comparison.tally.exact > 30
+
+
+def test_as_many_predicates_as_there_may_be() -> None:
+    """Each has a bit of its own, up to the last."""
+    names = [f"below_{number}" for number in range(PREDICATES_MAX)]
+    tests = {name: _below(10 * number) for number, name in enumerate(names)}
+    written = "\n".join(f'{name} = "amount < {number / 10}"' for number, name in enumerate(names))
+    aggregates = [f"{kind}.{name}" for name in names for kind in ("count", "sum.amount", "since_last", "last.merchant")]
+    text = f"""[mapping]
+currency = {{ default = "EUR" }}
+[predicates]
+{written}
+[entities.card]
+windows = ["10s", "1m"]
+aggregates = {aggregates}
+[state]
+cache_bytes_max = {64 << 20}
+dirty_bytes_max = {8 << 20}
+ring_events_max = 64
+"""
+    config = parse_config(text, Path(), environment={})
+    spec = config.feature_spec()
+    draw = random.Random(6)
+    events = [event(0.5 * number, draw.randrange(-5, 330), number) for number in range(120)]
+    matrix = LocalState(config, spec, "f", None).features(batch_of(events, spec, predicates=tests))
+    comparison = Comparison(config, tests)
+    for row in range(0, len(events), 7):
+        comparison.check(matrix, row, events[row], events[:row])
+    assert comparison.tally.overflowed_exact > 0
+
+
+def _below(amount_minor: int) -> Callable[[Event], bool]:
+    return lambda one: one.amount_minor < amount_minor
+
+
+def test_windows_of_a_millisecond_and_of_years() -> None:
+    config = full_config(("1ms", "2ms", "300ms", "400d", "3650d"), 16)
+    events = [replace(one, time_ms=one.time_ms - START_MS + START_MS // 2) for one in random_events(8, 100, 1_000_000)]
+    events += [replace(one, time_ms=START_MS + number // 3) for number, one in enumerate(random_events(9, 100))]
+    assert compared(config, events, step=3).overflowed_exact > 0
 
 
 def test_an_entity_that_is_absent_has_no_values_and_nothing_wrong() -> None:

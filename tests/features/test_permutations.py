@@ -24,7 +24,7 @@ Expected = Callable[[int, frozenset[int]], dict[str, float]]
 AGGREGATES = [
     "count", "sum.amount", "std.amount", "min.amount.small", "max.amount.prior", "distinct.merchant",
     "distinct.merchant.ecom", "is_new.merchant", "is_new.distance_km", "since_last", "since_last.small", "since_first",
-    "last.amount", "last.merchant", "last.distance_km.far", "geo_speed", "count.far",
+    "last.amount", "last.merchant", "last.distance_km.far", "geo_speed", "count.far", "count.ecom",
 ]  # fmt: skip
 
 SETS: dict[str, Sequence[tuple]] = {
@@ -39,6 +39,12 @@ SETS: dict[str, Sequence[tuple]] = {
     ],
     "ties at the edge": [
         (0, 100), (0, 200, {"merchant": "m2"}), (0, 300), (10, 100), (10, 200, {"merchant": "m2"}), (10, 300),
+    ],
+    # Alike in time, amount and every column, but not in what holds for them.
+    "predicates": [
+        (5, 100, {"merchant": None}), (5, 100, {"merchant": None, "entry_mode": "ecom"}), (5, 100, {"merchant": None}),
+        (5, 100, {"merchant": None, "entry_mode": "ecom"}), (5, 100, {"merchant": None, "entry_mode": "ecom"}),
+        (5, 100, {"merchant": None}),
     ],
     # The newest time moves on by days, so that tiles widen in whatever order they were made.
     "days": [

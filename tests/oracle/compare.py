@@ -24,6 +24,7 @@ class Tally:
 
     `overflowed`: values of entities of which more events had been accepted than a ring holds; `forgotten`: of those
     that nothing had been heard of for the TTL. `bits`: values compared with those of another run, exact or not.
+    `deleted`: entities that were forgotten and are gone from the store.
     """
 
     examples: int = 0
@@ -34,6 +35,7 @@ class Tally:
     forgotten: int = 0
     forgotten_exact: int = 0
     bits: int = 0
+    deleted: int = 0
 
     def add(self, other: "Tally") -> None:
         for name in (field.name for field in fields(self)):

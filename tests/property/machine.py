@@ -20,7 +20,10 @@ def _setting(ring_events_max: int, windows: tuple[str, ...], horizon_past: str) 
 
 
 def machine(tally: Tally) -> type[RuleBasedStateMachine]:
-    """The machine's class, whose instances count in this tally."""
+    """Whatever happens to a state, exact values are exact, and what is sent again gives the same bits.
+
+    The class of a machine whose instances count in this tally.
+    """
 
     class Machine(RuleBasedStateMachine):
         @initialize(ring_events_max=st.sampled_from([4, 8]), horizon=st.sampled_from(["10s", "10s", "1000d"]))

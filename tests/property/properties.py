@@ -63,16 +63,16 @@ def interleavings(tally: Tally, stream: list[streams.Item], order: list[int], cu
 
 def restarts(tally: Tally, stream: list[streams.Item], cuts: list[int], ring_events_max: int) -> None:
     """Written and read back between any two batches: not one bit differs from a run in one go."""
-    in_one_go_or_not(remembering(ring_events_max), tally, streams.numbered(stream), cuts)
+    twice(remembering(ring_events_max), tally, streams.numbered(stream), cuts)
 
 
 def forgetting(tally: Tally, stream: list[streams.Item], cuts: list[int], ring_events_max: int) -> None:
     """Entities not heard of for the TTL are forgotten, and no value that is wrong thereby is flagged exact."""
-    in_one_go_or_not(forgetful(ring_events_max), tally, streams.numbered(stream), cuts)
+    twice(forgetful(ring_events_max), tally, streams.numbered(stream), cuts).check_deletion()
 
 
-def in_one_go_or_not(setting: Setting, tally: Tally, events: list[Event], cuts: list[int]) -> None:
-    """Runs once without and once with restarts in between."""
+def twice(setting: Setting, tally: Tally, events: list[Event], cuts: list[int]) -> Run:
+    """Runs once in one go and once with restarts in between, with the same values to the bit; returns the latter."""
     whole, run = Run(setting, tally), Run(setting, tally)
     whole.send(events, promised=True)
     for batch in batches(events, cuts):
@@ -80,6 +80,7 @@ def in_one_go_or_not(setting: Setting, tally: Tally, events: list[Event], cuts: 
         run.restart()
     assert run.bits == whole.bits
     tally.bits += len(run.bits) * len(run.comparison.names)
+    return run
 
 
 def cold(tally: Tally, stream: list[streams.Item], unseen: int, ring_events_max: int) -> None:
@@ -116,7 +117,7 @@ class Property:
 
     @property
     def says(self) -> str:
-        return (self.check.__doc__ or "").strip()
+        return (self.check.__doc__ or "").partition("\n")[0]
 
     def try_out(self, examples: int, start: int, tally: Tally) -> None:
         """Tries so many examples, the same for the same start; AssertionError with the smallest that fails."""
@@ -150,6 +151,7 @@ def _settings(examples: int) -> settings:
 
 
 FORGETS = ("overflowed_exact", "forgotten_exact")
+DELETES = (*FORGETS, "deleted")
 _any_scale = streams.items(scales=(1, 1, 20, 1_000))
 PROPERTIES = {
     found.name: found
@@ -158,7 +160,7 @@ PROPERTIES = {
         Property("overflow", overflow, (_any_scale, streams.cuts)),
         Property("interleavings", interleavings, (_any_scale, orders, streams.cuts)),
         Property("restarts", restarts, (_any_scale, streams.cuts, st.sampled_from([4, 8]))),
-        Property("forgetting", forgetting, (streams.items(), streams.cuts, st.sampled_from([4, 64])), FORGETS),
+        Property("forgetting", forgetting, (streams.items(), streams.cuts, st.sampled_from([4, 64])), DELETES),
         Property("cold", cold, (streams.items(), st.integers(0, streams.EVENTS_MAX), st.sampled_from([4, 64]))),
         Property("further_windows", further_windows, (streams.items(), streams.cuts, st.sampled_from([4, 8]))),
         MachineProperty("machine", machine, (), FORGETS),

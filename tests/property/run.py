@@ -14,6 +14,7 @@ from engine.config import Config
 from engine.state.header import state_fingerprint
 from engine.state.keys import DEDUPE, HEADER
 from engine.state.local import FeatureMatrix, LocalState
+from features.blob import newest_of
 from tests.build import MINOR_PER_MAJOR, PREDICATES, batch_of
 from tests.memory_store import MemoryStore
 from tests.oracle.compare import RELATIVE_ERROR_MAX, Comparison, Tally, equal
@@ -144,6 +145,16 @@ class Run:
                 error_max = np.array([RELATIVE_ERROR_MAX.get(aggregate.kind, 0.0)])
                 found, expected = np.array([look.values[name]]), np.array([wanted[name]])
                 assert equal(found, expected, error_max).all(), (name, found, expected)
+
+    def check_deletion(self) -> None:
+        """Every entity that the store has left was heard of after what is forgotten, once it was looked through."""
+        self.flush()
+        self.flush()
+        left = self.entities()
+        for blob in left.values():
+            assert newest_of(np.frombuffer(blob, np.uint8)) > self.state.header.forgotten_ms
+        heard_of = {(entity.name, event.texts[entity.name]) for entity in self.spec.entities for event in self.accepted}
+        self.tally.deleted += len({name for name in heard_of if name[1] is not None}) - len(left)
 
     def entities(self) -> dict[bytes, bytes]:
         """What is stored of entities."""

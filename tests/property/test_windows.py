@@ -22,4 +22,4 @@ def test_property_holds(name: str) -> None:
     assert found.examples >= EXAMPLES
     # Without these the property would hold of nothing.
     for what in ("exact", *PROPERTIES[name].needs):
-        assert getattr(found, what) > EXAMPLES, (what, found)
+        assert getattr(found, what) > EXAMPLES // 10, (what, found)

@@ -110,6 +110,16 @@ def test_a_record_timestamp_is_taken_from_the_field_that_holds_it(run: Run) -> N
     assert "a.jsonl: row 1: no other can be read there: " in refused(run(*arguments, "--timestamp-field", "other"))
 
 
+def test_files_are_one_stream_unless_rows_say_their_partition(run: Run) -> None:
+    """A duplicate in the next file is one, but not one in another partition."""
+    Path("a.jsonl").write_bytes(json_of({**event(1), "p": 0}))
+    Path("b.jsonl").write_bytes(json_of({**event(1), "p": 0}) + b"\n" + json_of({**event(1), "p": "1"}))
+    arguments = ("features", "backfill", "a.jsonl", "b.jsonl", "--out", "t.parquet", "--json")
+    for more, rows in (((), 1), (("--partition-field", "p"), 2)):
+        summary = orjson.loads(run(*arguments, *more).out)
+        assert (summary["rows"], summary["duplicates"]) == (rows, 3 - rows)
+
+
 # --- bounded memory --------------------------------------------------------------------------------------------
 
 
