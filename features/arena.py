@@ -10,7 +10,7 @@ These are plain functions over arrays. numba checks no bounds: whoever calls mak
 import numpy as np
 from numpy.typing import NDArray
 
-from features.jit import kernel
+from features.jit import allocating, kernel
 
 Int64 = NDArray[np.int64]
 UInt64 = NDArray[np.uint64]
@@ -119,7 +119,7 @@ def take_pending(found: Int32, slots: Int64, pending: Int64) -> int:
     return count
 
 
-@kernel
+@allocating
 def compact(kept: Int64, slots: Int64, heap: Int64) -> int:
     """Slides the kept slots (ascending heap position) and their blocks down over what is given up.
 

@@ -12,7 +12,7 @@ from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from features.jit import kernel
+from features.jit import inlined
 
 Int64 = NDArray[np.int64]
 
@@ -84,31 +84,31 @@ def squares_about_mean(typing_context: Any, count: Any, low: Any, high: Any, tot
     return types.float64(types.int64, types.uint64, types.uint64, types.int64), generate
 
 
-@kernel
+@inlined
 def words_of(capacity: int) -> int:
     """Words of a bit set over so many places."""
     return max(1, capacity // WORD_BITS)
 
 
-@kernel
+@inlined
 def has_bit(heap: Int64, bits: int, place: int) -> bool:
     """Whether the bit of a place is set."""
     return bool((heap[bits + (place >> 6)] >> (place & 63)) & 1)
 
 
-@kernel
+@inlined
 def set_bit(heap: Int64, bits: int, place: int) -> None:
     """Sets the bit of a place."""
     heap[bits + (place >> 6)] |= np.int64(1) << (place & 63)
 
 
-@kernel
+@inlined
 def clear_bit(heap: Int64, bits: int, place: int) -> None:
     """Clears the bit of a place."""
     heap[bits + (place >> 6)] &= ~(np.int64(1) << (place & 63))
 
 
-@kernel
+@inlined
 def _count_run(heap: Int64, bits: int, first: int, last: int) -> int:
     """How many bits are set from place `first` to place `last`, which does not wrap."""
     word, last_word = first >> 6, last >> 6
@@ -122,7 +122,7 @@ def _count_run(heap: Int64, bits: int, first: int, last: int) -> int:
     return count + population(np.uint64(heap[bits + last_word]) & below)
 
 
-@kernel
+@inlined
 def count_bits(heap: Int64, bits: int, first: int, last: int, mask: int) -> int:
     """How many bits are set among the places first..last of a ring, both included, modulo mask + 1."""
     if last < first:
@@ -133,7 +133,7 @@ def count_bits(heap: Int64, bits: int, first: int, last: int, mask: int) -> int:
     return _count_run(heap, bits, start, mask) + _count_run(heap, bits, 0, end)
 
 
-@kernel
+@inlined
 def next_bit(heap: Int64, bits: int, first: int, last: int, mask: int) -> int:
     """The first place of first..last whose bit is set, counted on without wrapping; last + 1 where there is none."""
     place = first
@@ -146,7 +146,7 @@ def next_bit(heap: Int64, bits: int, first: int, last: int, mask: int) -> int:
     return last + 1
 
 
-@kernel
+@inlined
 def previous_bit(heap: Int64, bits: int, last: int, first: int, mask: int) -> int:
     """The last place of first..last whose bit is set, counted on without wrapping; first - 1 where there is none."""
     place = last

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from features.arena import CAPACITY, HEAD, KIND, LENGTH, NEVER, NEWEST_MS, POSITION
 from features.bits import has_bit, set_bit
-from features.jit import kernel
+from features.jit import allocating, kernel
 from features.program import COLUMNS, PREDICATES, TABLES
 from features.ring import (
     BASE_SQUARES,
@@ -134,10 +134,10 @@ def _read_word(data: UInt8, at: int) -> int:
     word = np.uint64(0)
     for byte in range(WORD_BYTES):
         word |= np.uint64(data[at + byte]) << np.uint64(8 * byte)
-    return np.int64(word)
+    return int(np.int64(word))
 
 
-@kernel
+@allocating
 def pack(chosen: Int64, slots: Int64, heap: Int64, facts: Int64, ttl_ms: int, entries: Int64, blobs: UInt8) -> Int64:
     """Writes the blobs of the chosen slots one after another; returns where each begins: int64[n + 1], in bytes."""
     starts = np.zeros(chosen.shape[0] + 1, np.int64)
@@ -222,7 +222,7 @@ def _pack_tiles(blobs: UInt8, at: int, heap: Int64, part: int, predicates: int, 
     return at
 
 
-@kernel
+@allocating
 def _pack_tables(
     blobs: UInt8, at: int, heap: Int64, part: int, newest_ms: int, oldest_ms: int, predicates: int, tables: int,
     entries: Int64,
@@ -412,7 +412,7 @@ def _unpack_tables(
     entries: Int64,
 ) -> int:  # fmt: skip
     for table in range(tables):
-        shift = np.int64(blobs[at])
+        shift = int(np.int64(blobs[at]))
         at += 1
         if shift:
             heap[part + TILE_HEADER_WORDS + table] = table_word(TABLE_WORDS_MAX, 0, shift)

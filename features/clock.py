@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.arena import NEVER
-from features.jit import kernel
+from features.jit import allocating
 
 Int64 = NDArray[np.int64]
 
 FIRST_MS, FORGOTTEN_MS, NEWEST_MS = range(3)
 
 
-@kernel
+@allocating
 def forgotten(times_ms: Int64, partitions: Int64, newest_ms: Int64, times: Int64, ttl_ms: int) -> Int64:
     """The time up to which entities are forgotten, at each event: int64[n], NEVER while nothing is that old.
 

@@ -53,6 +53,7 @@ from features.ring import (
     FIRST_MS,
     HEADER_WORDS,
     NEWEST,
+    PEAK,
     ROW_WORDS,
     TILES_AT,
     TIME_MS,
@@ -81,7 +82,7 @@ from features.windows import (
     values_row,
     work_rows,
 )
-from features.write import speed_kmh, write_sums, write_values
+from features.write import is_small, speed_kmh, write_sums, write_values
 
 Int64 = NDArray[np.int64]
 UInt64 = NDArray[np.uint64]
@@ -148,7 +149,7 @@ def _prefetch(event: int, found: Int32, slots: Int64, heap: Int64) -> None:
                 prefetch(heap, position + HEADER_WORDS + ROW_WORDS * place)
 
 
-@kernel
+@inlined
 def _read_windows(
     heap: Int64, position: int, capacity: int, head: int, length: int, last: int, time_ms: int, newest_ms: int,
     oldest_ms: int, windows_ms: Int64, windows: int, exact: int, columns: int, predicates: int, tables: int,
@@ -192,7 +193,7 @@ def _read_windows(
                     reals[about, window] = ints[row, window]
 
 
-@kernel
+@inlined
 def _newest_with_word(heap: Int64, words: int, capacity: int, head: int, last: int) -> int:
     """The newest place, at most `last`, that has a word in a column; -1 where none does."""
     place = last
@@ -241,7 +242,7 @@ def _write_windowless(
     return bool(dropped_ms <= then_ms)
 
 
-@kernel
+@inlined
 def _write(
     instructions: Int64, count: int, heap: Int64, position: int, capacity: int, head: int, last: int, columns: int,
     predicates: int, time_ms: int, amount: int, flags: int, words: Int64, windows_ms: Int64, windows: int, exact: int,
@@ -249,6 +250,7 @@ def _write(
 ) -> bool:  # fmt: skip
     """Writes all values of one event for one entity; whether the windowless ones are surely right."""
     surely = True
+    small = is_small(last + 1, heap[position + PEAK], amount)
     for k in range(count):
         instruction = instructions[k]
         kind, accumulator, column = instruction[INSTRUCTION_KIND], instruction[ACCUMULATOR], instruction[COLUMN]
@@ -258,8 +260,8 @@ def _write(
             values[instruction[TO] : instruction[TO] + windows] = nan
         elif kind < DISTINCT:
             write_sums(
-                values, instruction[TO], kind, accumulator, windows, exact, own, amount, minor_per_major, windows_ms,
-                ints, reals,
+                values, instruction[TO], kind, accumulator, windows, exact, small, own, amount,
+                minor_per_major, windows_ms, ints, reals,
             )  # fmt: skip
         elif kind in (DISTINCT, IS_NEW):
             row = values_row(columns, predicates, column)
@@ -343,7 +345,7 @@ def advance(
             for predicate in range(predicates):
                 own_flags |= ((flags[event] >> predicates_of[kind, predicate]) & 1) << predicate
             for column in range(columns):
-                word = np.int64(words[event, columns_of[kind, column]])
+                word = int(np.int64(words[event, columns_of[kind, column]]))
                 own_words[column] = word
                 previous[column] = -1
                 if word != 0 and tables_of[kind, column] >= 0:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from features.arena import CAPACITY, HEAD, LENGTH, NEVER, NEWEST_MS, POSITION
 from features.bits import clear_bit, has_bit, previous_bit, set_bit, words_of
-from features.jit import kernel
+from features.jit import inlined, kernel
 
 Int64 = NDArray[np.int64]
 UInt64 = NDArray[np.uint64]
@@ -47,7 +47,7 @@ class Seen:
         self.stamp = np.zeros(1, np.int64)
 
 
-@kernel
+@inlined
 def add_seen(keys: Int64, stamps: Int64, stamp: int, key: int) -> bool:
     """Adds a key to the scratch set; whether it was not there yet."""
     mask = keys.shape[0] - 1
@@ -61,37 +61,37 @@ def add_seen(keys: Int64, stamps: Int64, stamp: int, key: int) -> bool:
     return True
 
 
-@kernel
+@inlined
 def squares_words(capacity: int) -> int:
     """Words that running totals of squares take."""
     return max(1, capacity // SQUARES_EVERY)
 
 
-@kernel
+@inlined
 def column_at(position: int, capacity: int, column: int) -> int:
     """Where a column begins."""
     return position + HEADER_WORDS + capacity * (ROW_WORDS + column) + squares_words(capacity)
 
 
-@kernel
+@inlined
 def bits_at(position: int, capacity: int, columns: int, number: int) -> int:
     """Where a bit set begins."""
     return column_at(position, capacity, columns) + number * words_of(capacity)
 
 
-@kernel
+@inlined
 def ring_words(capacity: int, columns: int, predicates: int) -> int:
     """Words of a block without tiles."""
     return bits_at(0, capacity, columns, NEWEST + columns + predicates)
 
 
-@kernel
+@inlined
 def row_at(position: int, capacity: int, head: int, place: int) -> int:
     """Where the row of a place begins, counted from the oldest."""
     return position + HEADER_WORDS + ROW_WORDS * ((head + place) & (capacity - 1))
 
 
-@kernel
+@inlined
 def total_until(heap: Int64, position: int, capacity: int, head: int, place: int) -> int:
     """The running total of amounts up to a place; place -1 is before the oldest."""
     if place < 0:
@@ -99,14 +99,14 @@ def total_until(heap: Int64, position: int, capacity: int, head: int, place: int
     return heap[row_at(position, capacity, head, place) + TOTAL]
 
 
-@kernel
+@inlined
 def amount_of(heap: Int64, position: int, capacity: int, head: int, place: int) -> int:
     """The amount of a place, minor units."""
     newer = total_until(heap, position, capacity, head, place)
     return newer - total_until(heap, position, capacity, head, place - 1)
 
 
-@kernel
+@inlined
 def squares_until(heap: Int64, position: int, capacity: int, head: int, place: int) -> int:
     """The running total of squared amounts up to a place, modulo 2^64; place -1 is before the oldest."""
     physical = (head + place) & (capacity - 1)
@@ -121,7 +121,7 @@ def squares_until(heap: Int64, position: int, capacity: int, head: int, place: i
     return total
 
 
-@kernel
+@inlined
 def note_squares(heap: Int64, position: int, capacity: int, head: int, first: int, last: int) -> None:
     """Writes the running totals of squares before each eighth place among first..last."""
     for place in range(first, last + 1):
@@ -131,7 +131,7 @@ def note_squares(heap: Int64, position: int, capacity: int, head: int, first: in
             heap[at] = squares_until(heap, position, capacity, head, place - 1)
 
 
-@kernel
+@inlined
 def _find_in_run(heap: Int64, at: int, first: int, last: int, key: int) -> int:
     """The last of the words first..last that equals the key, -1 where none does."""
     place = last
@@ -147,7 +147,7 @@ def _find_in_run(heap: Int64, at: int, first: int, last: int, key: int) -> int:
     return place if place >= first else -1
 
 
-@kernel
+@inlined
 def find_word(heap: Int64, at: int, capacity: int, head: int, last: int, key: int) -> int:
     """The newest place, at most `last`, whose word in the column at `at` is the key; -1 where there is none."""
     if last < 0:
@@ -163,7 +163,7 @@ def find_word(heap: Int64, at: int, capacity: int, head: int, last: int, key: in
     return found - head if found >= 0 else -1
 
 
-@kernel
+@inlined
 def open_block(
     slots: Int64, at: int, heap: Int64, heap_top: int, columns: int, predicates: int, unknown_ms: int
 ) -> int:
@@ -175,7 +175,7 @@ def open_block(
     return heap_top + words
 
 
-@kernel
+@inlined
 def clear_block(slots: Int64, at: int, heap: Int64, columns: int, predicates: int, unknown_ms: int) -> None:
     """Makes an entity one of which nothing is known after `unknown_ms`."""
     position = slots[at, POSITION]
@@ -189,7 +189,7 @@ def clear_block(slots: Int64, at: int, heap: Int64, columns: int, predicates: in
         heap[at_bits] = 0
 
 
-@kernel
+@inlined
 def copy_ring(slots: Int64, at: int, heap: Int64, to: int, capacity: int, columns: int, predicates: int) -> None:
     """Copies a slot's ring to a block at `to` that has as many places or more; a smaller ring has never wrapped."""
     position, old = slots[at, POSITION], slots[at, CAPACITY]
@@ -207,7 +207,7 @@ def copy_ring(slots: Int64, at: int, heap: Int64, to: int, capacity: int, column
             heap[target + k] = heap[source + k] if k < words_of(old) else 0
 
 
-@kernel
+@inlined
 def newest_until(heap: Int64, position: int, capacity: int, head: int, length: int, time_ms: int) -> int:
     """The newest place whose time is not after `time_ms`, -1 where there is none."""
     place = length - 1
@@ -227,28 +227,7 @@ def newest_until(heap: Int64, position: int, capacity: int, head: int, length: i
     return low
 
 
-@kernel
-def last_outside(heap: Int64, position: int, capacity: int, head: int, place: int, edge_ms: int) -> int:
-    """The newest place, at most `place`, whose time is not after the edge; -1 where there is none.
-
-    Gallops backwards, since most windows begin close to where the shorter one began.
-    """
-    inside, step = place + 1, 1
-    while place >= 0 and heap[row_at(position, capacity, head, place)] > edge_ms:
-        inside = place
-        place -= step
-        step *= 2
-    place = max(place, -1)
-    while inside - place > 1:
-        middle = (inside + place) >> 1
-        if heap[row_at(position, capacity, head, middle)] > edge_ms:
-            inside = middle
-        else:
-            place = middle
-    return place
-
-
-@kernel
+@inlined
 def _comes_before(
     amount: int, event_words: Int64, flags: int, heap: Int64, position: int, capacity: int, head: int, place: int,
     columns: int, predicates: int,
@@ -270,7 +249,7 @@ def _comes_before(
     return False
 
 
-@kernel
+@inlined
 def place_for(
     slots: Int64, at: int, heap: Int64, last: int, time_ms: int, amount: int, event_words: Int64, flags: int,
     columns: int, predicates: int,
@@ -287,7 +266,7 @@ def place_for(
     return place
 
 
-@kernel
+@inlined
 def drop_oldest(slots: Int64, at: int, heap: Int64, columns: int, predicates: int) -> None:
     """Takes the oldest event out of a ring."""
     position, capacity, head = slots[at, POSITION], slots[at, CAPACITY], slots[at, HEAD]
@@ -301,7 +280,7 @@ def drop_oldest(slots: Int64, at: int, heap: Int64, columns: int, predicates: in
     slots[at, LENGTH] -= 1
 
 
-@kernel
+@inlined
 def _mark_append(slots: Int64, at: int, heap: Int64, columns: int, previous: Int64) -> None:
     """Marks the place just appended; `previous[column]`: where its word stood before, -1 nowhere."""
     position, capacity, head = slots[at, POSITION], slots[at, CAPACITY], slots[at, HEAD]

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from features.arena import NEVER
 from features.bits import high_square
-from features.jit import kernel
+from features.jit import inlined, kernel
 
 Int64 = NDArray[np.int64]
 
@@ -48,43 +48,43 @@ def tiles_max(ttl_ms: int) -> int:
     return (LEVEL_MAX + 1) * (LADDER // 2 + 2) + 3 * LADDER + (ttl_ms >> (WIDTH_SHIFT + LEVEL_MAX)) + 2 * TILES_STEP
 
 
-@kernel
+@inlined
 def tile_words(predicates: int) -> int:
     """Words of one tile."""
     return ACCUMULATORS + ACCUMULATOR_WORDS * (1 + predicates)
 
 
-@kernel
+@inlined
 def tile_at(part: int, index: int, predicates: int, tables: int) -> int:
     """Where a tile begins; `part` is where the tile header does."""
     return part + TILE_HEADER_WORDS + tables + index * tile_words(predicates)
 
 
-@kernel
+@inlined
 def start_of(heap: Int64, tile: int) -> int:
     """When a tile begins, ms."""
     return heap[tile + START] & ~LEVEL_MASK
 
 
-@kernel
+@inlined
 def end_of(heap: Int64, tile: int) -> int:
     """When the next tile begins, ms."""
     return start_of(heap, tile) + (1 << (WIDTH_SHIFT + (heap[tile + START] & LEVEL_MASK)))
 
 
-@kernel
+@inlined
 def first_of(heap: Int64, tile: int) -> int:
     """When the first event of a tile was, ms."""
     return start_of(heap, tile) + (heap[tile + SPAN] >> 32 & LOW_32)
 
 
-@kernel
+@inlined
 def last_of(heap: Int64, tile: int) -> int:
     """When the last event of a tile was, ms."""
     return start_of(heap, tile) + (heap[tile + SPAN] & LOW_32)
 
 
-@kernel
+@inlined
 def _change_ms(time_ms: int, level: int, ttl_ms: int) -> int:
     """The newest time at which the tile of `time_ms` becomes part of one of the next level.
 
@@ -97,7 +97,7 @@ def _change_ms(time_ms: int, level: int, ttl_ms: int) -> int:
     return (((time_ms >> wider) + 1) << wider) + (LADDER << (wider - 1))
 
 
-@kernel
+@inlined
 def _level_at(time_ms: int, level: int, newest_ms: int, ttl_ms: int) -> int:
     """The level, at least `level`, of the tile that `time_ms` belongs to."""
     while _change_ms(time_ms, level, ttl_ms) <= newest_ms:
@@ -105,7 +105,7 @@ def _level_at(time_ms: int, level: int, newest_ms: int, ttl_ms: int) -> int:
     return level
 
 
-@kernel
+@inlined
 def tile_of(heap: Int64, part: int, time_ms: int, predicates: int, tables: int) -> int:
     """The index of the tile that a time lies in, or -1 - the index that it would have."""
     low, high = -1, heap[part + TILE_COUNT]
@@ -120,7 +120,7 @@ def tile_of(heap: Int64, part: int, time_ms: int, predicates: int, tables: int) 
     return -1 - (low + 1)
 
 
-@kernel
+@inlined
 def _add_to_part(heap: Int64, tile: int, part: int, count: int) -> None:
     """Adds to one sixteenth's count, which stops at 255."""
     word, shift = tile + PARTS + part // 8, 8 * (part % 8)
@@ -129,13 +129,13 @@ def _add_to_part(heap: Int64, tile: int, part: int, count: int) -> None:
     heap[word] += np.int64(np.uint64(grown - now) << np.uint64(shift))
 
 
-@kernel
+@inlined
 def part_count(heap: Int64, tile: int, part: int) -> int:
     """One sixteenth's count."""
     return (heap[tile + PARTS + part // 8] >> (8 * (part % 8))) & PART_MAX
 
 
-@kernel
+@inlined
 def _add_squares(heap: Int64, to: int, low: int, high: int) -> None:
     """Adds a 128-bit sum of squares to an accumulator."""
     before = np.uint64(heap[to + SQUARES_LOW])
@@ -144,7 +144,7 @@ def _add_squares(heap: Int64, to: int, low: int, high: int) -> None:
     heap[to + SQUARES_HIGH] += high + (1 if after < before else 0)
 
 
-@kernel
+@inlined
 def _merge_accumulators(heap: Int64, to: int, source: int) -> None:
     if heap[source + COUNT] == 0:
         return
@@ -157,7 +157,7 @@ def _merge_accumulators(heap: Int64, to: int, source: int) -> None:
     heap[to + MOST] = max(heap[to + MOST], heap[source + MOST])
 
 
-@kernel
+@inlined
 def _raise_tile(heap: Int64, tile: int, level: int) -> None:
     """Makes a tile one of a higher level."""
     old = heap[tile + START] & LEVEL_MASK
@@ -203,7 +203,7 @@ def fold(heap: Int64, part: int, newest_ms: int, ttl_ms: int, predicates: int, t
     heap[part + NEXT_CHANGE_MS] = next_ms
 
 
-@kernel
+@inlined
 def _merge_tiles(heap: Int64, to: int, source: int, predicates: int) -> None:
     """Adds one tile to another of the same place."""
     first = min(first_of(heap, to), first_of(heap, source)) - start_of(heap, to)
@@ -218,7 +218,7 @@ def _merge_tiles(heap: Int64, to: int, source: int, predicates: int) -> None:
         _merge_accumulators(heap, to + offset, source + offset)
 
 
-@kernel
+@inlined
 def add_event(
     heap: Int64, part: int, newest_ms: int, ttl_ms: int, time_ms: int, amount: int, flags: int, predicates: int,
     tables: int,

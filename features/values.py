@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.arena import NEVER
-from features.jit import kernel
+from features.jit import inlined, kernel
 from features.tiles import LOW_32, TILE_CAPACITY, TILE_HEADER_WORDS, tile_at
 
 Int64 = NDArray[np.int64]
@@ -36,31 +36,31 @@ CELL_SHIFT_MIN = 17
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-@kernel
+@inlined
 def table_word(capacity: int, entries: int, shift: int) -> int:
     """What a table is, in one word: capacity in words, entries, and the unit of its cells' time if it has cells."""
     return capacity << 32 | entries << 8 | shift
 
 
-@kernel
+@inlined
 def table_capacity(heap: Int64, part: int, table: int) -> int:
     """Words of a table."""
     return heap[part + TILE_HEADER_WORDS + table] >> 32
 
 
-@kernel
+@inlined
 def table_entries(heap: Int64, part: int, table: int) -> int:
     """Values in a table that has no cells."""
     return heap[part + TILE_HEADER_WORDS + table] >> 8 & 0xFFFFFF
 
 
-@kernel
+@inlined
 def cell_shift(heap: Int64, part: int, table: int) -> int:
     """A cell's unit of time is 2^shift ms; 0 where there are no cells."""
     return heap[part + TILE_HEADER_WORDS + table] & 255
 
 
-@kernel
+@inlined
 def table_at(heap: Int64, part: int, table: int, predicates: int, tables: int) -> int:
     """Where a table begins."""
     at = tile_at(part, heap[part + TILE_CAPACITY], predicates, tables)
@@ -69,7 +69,7 @@ def table_at(heap: Int64, part: int, table: int, predicates: int, tables: int) -
     return at
 
 
-@kernel
+@inlined
 def words_for(entries: int) -> int:
     """Words of a table that is to take one value more than so many, a seventh of them or more left free."""
     words = TABLE_WORDS_MIN
@@ -78,20 +78,24 @@ def words_for(entries: int) -> int:
     return words
 
 
-@kernel
+@inlined
 def is_full(heap: Int64, part: int, table: int) -> bool:
     """Whether a table has no room for another value."""
     entries, capacity = table_entries(heap, part, table), table_capacity(heap, part, table)
     return cell_shift(heap, part, table) == 0 and (entries + 1) * 8 > capacity * 7
 
 
-@kernel
+@inlined
 def _mark(word: int) -> int:
-    """31 bits of a value, never 0."""
-    return max(1, np.int64((np.uint64(word) * _GOLDEN) >> np.uint64(33)))
+    """31 bits of a value, never 0. Mixed twice: words of numbers are no hashes."""
+    mixed = np.uint64(word)
+    for _ in range(2):
+        mixed = (mixed ^ (mixed >> np.uint64(32))) * _GOLDEN
+    mark = int(np.int64(mixed >> np.uint64(33)))
+    return mark if mark > 0 else 1
 
 
-@kernel
+@inlined
 def _entry_of(heap: Int64, at: int, capacity: int, mark: int) -> int:
     """Where the entry of a value stands, or where it would."""
     place = (mark * capacity) >> 31
@@ -100,13 +104,13 @@ def _entry_of(heap: Int64, at: int, capacity: int, mark: int) -> int:
     return at + place
 
 
-@kernel
+@inlined
 def read_cell(heap: Int64, at: int, cell: int) -> int:
     """The time in a cell, modulo 2^16; 0 where nothing was seen."""
     return heap[at + cell // CELLS_PER_WORD] >> (CELL_BITS * (cell % CELLS_PER_WORD)) & CELL_MASK
 
 
-@kernel
+@inlined
 def write_cell(heap: Int64, at: int, cell: int, value: int) -> None:
     """Sets the time in a cell."""
     bit = np.uint64(CELL_BITS * (cell % CELLS_PER_WORD))
@@ -114,7 +118,7 @@ def write_cell(heap: Int64, at: int, cell: int, value: int) -> None:
     heap[at + cell // CELLS_PER_WORD] = np.int64(word | (np.uint64(value) << bit))
 
 
-@kernel
+@inlined
 def _see_in_cell(heap: Int64, at: int, shift: int, mark: int, time_ms: int, newest_ms: int) -> None:
     newest = newest_ms >> shift
     unit = time_ms >> shift
@@ -132,19 +136,19 @@ def sweep(heap: Int64, part: int, predicates: int, tables: int, before_ms: int, 
     """Empties cells that are too old to tell from new ones, when the newest time has moved on far enough."""
     for table in range(tables):
         shift = cell_shift(heap, part, table)
-        newest = newest_ms >> shift
-        if shift == 0 or before_ms >> (shift + CELL_SWEEP_SHIFT) == newest >> CELL_SWEEP_SHIFT:
+        before, newest = before_ms >> shift, newest_ms >> shift
+        if shift == 0 or before >> CELL_SWEEP_SHIFT == newest >> CELL_SWEEP_SHIFT:
             continue
         at = table_at(heap, part, table, predicates, tables)
         oldest = (newest >> CELL_SWEEP_SHIFT << CELL_SWEEP_SHIFT) - CELL_AGE_MAX
-        gone = newest - (before_ms >> shift) > CELL_MASK - CELL_AGE_MAX
         for cell in range(CELLS):
             time = read_cell(heap, at, cell)
-            if time != 0 and (gone or newest - ((newest - time) & CELL_MASK) < oldest):
+            # None is older than can be told from before, however far time has moved on since.
+            if time != 0 and before - ((before - time) & CELL_MASK) < oldest:
                 write_cell(heap, at, cell, 0)
 
 
-@kernel
+@inlined
 def see_value(
     heap: Int64, part: int, table: int, word: int, time_ms: int, newest_ms: int, predicates: int, tables: int
 ) -> None:
@@ -188,7 +192,7 @@ def fill_cells(heap: Int64, at: int, shift: int, newest_ms: int, entries: Int64,
         _see_in_cell(heap, at, shift, entries[k] >> 32, time_ms, newest_ms)
 
 
-@kernel
+@inlined
 def shift_for(ttl_ms: int) -> int:
     """The unit of cells in which a TTL fits."""
     shift = CELL_SHIFT_MIN
@@ -197,7 +201,7 @@ def shift_for(ttl_ms: int) -> int:
     return shift
 
 
-@kernel
+@inlined
 def last_seen_ms(
     heap: Int64, part: int, table: int, word: int, newest_ms: int, oldest_ms: int, predicates: int, tables: int
 ) -> int:
@@ -211,10 +215,10 @@ def last_seen_ms(
         time = read_cell(heap, at, (mark * CELLS) >> 31)
         return (newest - ((newest - time) & CELL_MASK) + 1) << shift if time else NEVER
     entry = heap[_entry_of(heap, at, table_capacity(heap, part, table), mark)]
-    return ((entry & LOW_32) + 1) << UNIT_SHIFT if entry & LOW_32 > oldest_ms >> UNIT_SHIFT else NEVER
+    return ((entry & LOW_32) + 1) << UNIT_SHIFT if entry & LOW_32 > max(oldest_ms, 0) >> UNIT_SHIFT else NEVER
 
 
-@kernel
+@inlined
 def distinct_since(
     heap: Int64, part: int, table: int, edge_ms: int, newest_ms: int, oldest_ms: int, predicates: int, tables: int
 ) -> float:
@@ -222,7 +226,7 @@ def distinct_since(
     at, shift = table_at(heap, part, table, predicates, tables), cell_shift(heap, part, table)
     if shift == 0:
         entries = heap[at : at + table_capacity(heap, part, table)]
-        count, edge = 0, max(edge_ms, oldest_ms) >> UNIT_SHIFT
+        count, edge = 0, max(edge_ms, oldest_ms, 0) >> UNIT_SHIFT  # never below 0, which is what empty entries hold
         for place in range(entries.shape[0]):
             count += (entries[place] & LOW_32) > edge
         return float(count)

@@ -18,18 +18,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.bits import count_bits, high_square, next_bit
-from features.jit import kernel
+from features.jit import inlined, kernel
 from features.program import AMOUNTS, EXTREMES, OF_SQUARES
 from features.ring import (
+    HEADER_WORDS,
     HIGH,
     LOW,
     NEWEST,
     PEAK,
+    ROW_WORDS,
     add_seen,
     amount_of,
     bits_at,
     column_at,
-    last_outside,
     squares_until,
     total_until,
 )
@@ -72,25 +73,39 @@ def work_rows(columns: int, predicates: int) -> tuple[int, int]:
     return SUMS + SUM_ROWS * (1 + predicates) + 2 * columns, TILE_ROWS * (1 + predicates) + columns
 
 
-@kernel
+@inlined
 def values_row(columns: int, predicates: int, column: int) -> int:
     """The row of `ints` that counts a column's values."""
     return SUMS + SUM_ROWS * (1 + predicates) + column
 
 
-@kernel
+@inlined
 def find_edges(
     heap: Int64, position: int, capacity: int, head: int, last: int, time_ms: int, windows_ms: Int64, windows: int,
     ints: Int64,
 ) -> None:  # fmt: skip
     """Finds the newest place before each window."""
-    place = last
-    for window in range(windows):
-        place = last_outside(heap, position, capacity, head, place, time_ms - windows_ms[window])
+    rows, mask = position + HEADER_WORDS, capacity - 1
+    largest = 1
+    while 2 * largest <= last + 1:
+        largest *= 2
+    for window in range(0, windows, 2):
+        # A binary search without branches, two windows at once, so that their reads from memory overlap.
+        other = min(window + 1, windows - 1)
+        edge_ms, other_edge_ms = time_ms - windows_ms[window], time_ms - windows_ms[other]
+        place, other_place, step = -1, -1, largest
+        while step > 0:
+            here = edge_ms - heap[rows + ROW_WORDS * ((head + place + step) & mask)]
+            there = other_edge_ms - heap[rows + ROW_WORDS * ((head + other_place + step) & mask)]
+            # The sign bit is set where a place is inside the window, or none at all.
+            place += step & ~((here | (last - place - step)) >> 63)
+            other_place += step & ~((there | (last - other_place - step)) >> 63)
+            step >>= 1
+        ints[OUTSIDE, other] = other_place
         ints[OUTSIDE, window] = place
 
 
-@kernel
+@inlined
 def _add_square(ints: Int64, row: int, window: int, amount: int) -> None:
     before = np.uint64(ints[row + SQ_LOW, window])
     after = before + np.uint64(amount * amount)
@@ -98,7 +113,7 @@ def _add_square(ints: Int64, row: int, window: int, amount: int) -> None:
     ints[row + SQ_HIGH, window] += high_square(amount) + (1 if after < before else 0)
 
 
-@kernel
+@inlined
 def sum_all(
     heap: Int64, position: int, capacity: int, head: int, last: int, length: int, columns: int, windows: int,
     needs: int, ints: Int64,
@@ -127,7 +142,7 @@ def sum_all(
             _extremes_by_scan(heap, position, capacity, head, last, windows, ints)
 
 
-@kernel
+@inlined
 def _extremes_by_marks(
     heap: Int64, position: int, capacity: int, head: int, last: int, columns: int, windows: int, ints: Int64
 ) -> None:
@@ -181,7 +196,7 @@ def sum_predicate(
         newest = outside
 
 
-@kernel
+@inlined
 def count_values(
     heap: Int64, position: int, capacity: int, head: int, last: int, length: int, columns: int, column: int,
     windows: int, row: int, ints: Int64, seen_keys: Int64, seen_stamps: Int64, seen_stamp: Int64,
@@ -202,7 +217,7 @@ def count_values(
         newest = outside
 
 
-@kernel
+@inlined
 def _share_after(heap: Int64, tile: int, edge_ms: int) -> float:
     """The share of a tile's events that are after an edge, by sixteenths."""
     first, last = first_of(heap, tile), last_of(heap, tile)
@@ -230,7 +245,7 @@ def _share_after(heap: Int64, tile: int, edge_ms: int) -> float:
     return min(1.0, inside / heap[tile + ACCUMULATORS + COUNT])
 
 
-@kernel
+@inlined
 def _add_tile(
     heap: Int64, tile: int, share: float, predicates: int, from_window: int, to_window: int, ints: Int64,
     reals: Float64,

@@ -11,14 +11,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.bits import high_square, squares_about_mean
-from features.jit import kernel
+from features.jit import inlined, kernel
 from features.program import COUNT, DISTINCT, IS_NEW, MAX, MEAN, MIN, RATE, RATIO, STD, SUM, ZSCORE
-from features.windows import MAXIMUM, MINIMUM, SQ_HIGH, SQ_LOW, SUM_ROWS, SUMS, TILE_ROWS, TOTAL, TWO_64, N
+from features.windows import (
+    MAXIMUM,
+    MINIMUM,
+    NOTHING_LEAST,
+    NOTHING_MOST,
+    SQ_HIGH,
+    SQ_LOW,
+    SUM_ROWS,
+    SUMS,
+    TILE_ROWS,
+    TOTAL,
+    TWO_64,
+    N,
+)
 
 Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]
 
 MS_PER_HOUR = 3_600_000.0
+# n values of this size over n: n * their squares stays below 2^63.
+SMALL_MAX = 3.0e9
 EARTH_RADIUS_KM = 6371.0088  # mean radius, IUGG
 MS_MIN = 1000
 UNITS_PER_DEGREE = 1e7
@@ -28,13 +43,18 @@ TURN = 3_600_000_000
 LOW_32 = 0xFFFFFFFF
 
 
-@kernel
+@inlined
 def _deviation(
-    ints: Int64, reals: Float64, accumulator: int, window: int, exact: bool, mine: int, amount: int
+    ints: Int64, reals: Float64, accumulator: int, window: int, exact: bool, small: bool, mine: int, amount: int
 ) -> float:
     """Sample standard deviation in minor units, null below two events."""
     row = SUMS + SUM_ROWS * accumulator
     count, total = ints[row + N, window] + mine, ints[row + TOTAL, window] + mine * amount
+    if exact and count < 2:
+        return nan
+    if exact and small:
+        spread = count * (ints[row + SQ_LOW, window] + mine * amount * amount) - total * total
+        return sqrt(spread / (float(count) * (count - 1)))
     low = np.uint64(ints[row + SQ_LOW, window])
     high = np.uint64(ints[row + SQ_HIGH, window])
     if mine:
@@ -42,8 +62,6 @@ def _deviation(
         high += np.uint64(high_square(amount)) + (np.uint64(1) if sum_low < low else np.uint64(0))
         low = sum_low
     if exact:
-        if count < 2:
-            return nan
         return sqrt(squares_about_mean(count, low, high, total) / (float(count) * (count - 1)))
     about = count + reals[TILE_ROWS * accumulator, window]
     if about < 2:
@@ -53,53 +71,79 @@ def _deviation(
     return sqrt(max(0.0, (squares - sums * sums / about) / (about - 1)))
 
 
-@kernel
+@inlined
+def is_small(events: int, peak: int, amount: int) -> bool:
+    """Whether sums of squares about the mean of so many events, none above `peak`, and one of `amount` fit 63 bits."""
+    return (events + 1.0) * max(float(peak), abs(float(amount))) < SMALL_MAX
+
+
+@inlined
+def _count(ints: Int64, reals: Float64, accumulator: int, window: int, exact: int, mine: int) -> float:
+    count = float(ints[SUMS + SUM_ROWS * accumulator + N, window] + mine)
+    return count if window < exact else count + reals[TILE_ROWS * accumulator, window]
+
+
+@inlined
+def _total(ints: Int64, reals: Float64, accumulator: int, window: int, exact: int, own: int) -> float:
+    total = float(ints[SUMS + SUM_ROWS * accumulator + TOTAL, window] + own)
+    return total if window < exact else total + reals[TILE_ROWS * accumulator + 1, window]
+
+
+@inlined
 def write_sums(
-    values: Float64, to: int, kind: int, accumulator: int, windows: int, exact: int, mine: int, amount: int,
-    minor_per_major: float, windows_ms: Int64, ints: Int64, reals: Float64,
+    values: Float64, to: int, kind: int, accumulator: int, windows: int, exact: int, small: bool, mine: int,
+    amount: int, minor_per_major: float, windows_ms: Int64, ints: Int64, reals: Float64,
 ) -> None:  # fmt: skip
-    """Writes the values of an aggregate of counts or amounts, one for each window. `amount` is the event's."""
-    row, tile_row = SUMS + SUM_ROWS * accumulator, TILE_ROWS * accumulator
-    for window in range(windows):
-        is_exact = window < exact
-        count = float(ints[row + N, window] + mine)
-        total = float(ints[row + TOTAL, window] + mine * amount)
-        if not is_exact:
-            count += reals[tile_row, window]
-            total += reals[tile_row + 1, window]
-        value = nan
-        if kind == COUNT:
-            value = count
-        elif kind == RATE:
-            value = count / (windows_ms[window] / MS_PER_HOUR)
-        elif kind == SUM:
-            value = total / minor_per_major
-        elif count <= 0:
-            value = nan
-        elif kind == MEAN:
-            value = total / (count * minor_per_major)
-        elif kind == MIN:
-            least = ints[row + MINIMUM, window]
-            value = (min(least, amount) if mine else least) / minor_per_major
-        elif kind == MAX:
-            most = ints[row + MAXIMUM, window]
-            value = (max(most, amount) if mine else most) / minor_per_major
-        elif kind == STD:
-            value = _deviation(ints, reals, accumulator, window, is_exact, mine, amount) / minor_per_major
-        elif kind == RATIO:
-            value = amount / (total / count) if total != 0 else nan
-        elif kind == ZSCORE:
-            deviation = _deviation(ints, reals, accumulator, window, is_exact, mine, amount)
-            above = amount - total / count
-            if is_exact:
+    """Writes the values of an aggregate of counts or amounts, one for each window. `amount` is the event's.
+
+    One loop for each kind: a choice within the loop would cost more than the values.
+    """
+    row, own = SUMS + SUM_ROWS * accumulator, mine * amount
+    if kind == COUNT:
+        for window in range(windows):
+            values[to + window] = _count(ints, reals, accumulator, window, exact, mine)
+    elif kind == RATE:
+        for window in range(windows):
+            count = _count(ints, reals, accumulator, window, exact, mine)
+            values[to + window] = count / (windows_ms[window] / MS_PER_HOUR)
+    elif kind == SUM:
+        for window in range(windows):
+            values[to + window] = _total(ints, reals, accumulator, window, exact, own) / minor_per_major
+    elif kind == MEAN:
+        for window in range(windows):
+            count = _count(ints, reals, accumulator, window, exact, mine)
+            total = _total(ints, reals, accumulator, window, exact, own)
+            values[to + window] = total / (count * minor_per_major) if count > 0 else nan
+    elif kind == RATIO:
+        for window in range(windows):
+            count = _count(ints, reals, accumulator, window, exact, mine)
+            total = _total(ints, reals, accumulator, window, exact, own)
+            values[to + window] = amount / (total / count) if count > 0 and total != 0 else nan
+    elif kind == MIN:
+        for window in range(windows):
+            least = min(ints[row + MINIMUM, window], amount if mine else NOTHING_LEAST)
+            values[to + window] = least / minor_per_major if least != NOTHING_LEAST else nan
+    elif kind == MAX:
+        for window in range(windows):
+            most = max(ints[row + MAXIMUM, window], amount if mine else NOTHING_MOST)
+            values[to + window] = most / minor_per_major if most != NOTHING_MOST else nan
+    elif kind == STD:
+        for window in range(windows):
+            deviation = _deviation(ints, reals, accumulator, window, window < exact, small, mine, amount)
+            values[to + window] = deviation / minor_per_major
+    elif kind == ZSCORE:
+        for window in range(windows):
+            deviation = _deviation(ints, reals, accumulator, window, window < exact, small, mine, amount)
+            count = _count(ints, reals, accumulator, window, exact, mine)
+            above = amount - _total(ints, reals, accumulator, window, exact, own) / count if count > 0 else nan
+            if window < exact and count > 0:
                 # In whole numbers, since a mean of large amounts has no digits left for small differences.
                 number = ints[row + N, window] + mine
-                above = (amount * number - ints[row + TOTAL, window] - mine * amount) / number
-            value = above / deviation if deviation > 0 else nan
-        values[to + window] = value
+                above = (amount * number - ints[row + TOTAL, window] - own) / number
+            values[to + window] = above / deviation if deviation > 0 else nan
 
 
-@kernel
+@inlined
 def write_values(
     values: Float64, to: int, kind: int, windows: int, exact: int, mine: int, word: int, counts: Int64, among: Int64,
     about: Float64,
@@ -134,6 +178,6 @@ def speed_kmh(word: int, other: int, apart_ms: int) -> float:
     return EARTH_RADIUS_KM * angle / (max(apart_ms, MS_MIN) / MS_PER_HOUR)
 
 
-@kernel
+@inlined
 def _radians(units: int) -> float:
     return units / UNITS_PER_DEGREE * (pi / 180)

@@ -24,6 +24,8 @@ from rocksdict import (
 from engine.errors import FatalError
 
 DISK_FREE_BYTES_MIN = 64 * 1024 * 1024
+# Reads are of single entities of about 100 bytes, none near the other: a block is mostly read in vain.
+BLOCK_BYTES = 2_048
 
 
 class Store:
@@ -125,6 +127,7 @@ def _options(block_cache_bytes_max: int) -> Options:
     table.set_bloom_filter(10.0, block_based=False)
     table.set_cache_index_and_filter_blocks(True)
     table.set_pin_l0_filter_and_index_blocks_in_cache(True)
+    table.set_block_size(BLOCK_BYTES)
     options = Options(raw_mode=True)
     options.create_if_missing(True)
     options.set_block_based_table_factory(table)

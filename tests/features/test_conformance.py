@@ -170,6 +170,23 @@ def test_windows_of_a_millisecond_and_of_years() -> None:
     assert compared(config, events, step=3).overflowed_exact > 0
 
 
+@pytest.mark.parametrize(("first_s", "count"), [(0, 1), (0.001, 2)])
+def test_an_entity_is_forgotten_when_it_can_matter_no_more(first_s: float, count: int) -> None:
+    """With a TTL of 40 s: 30 s for the longest window, and 10 s as which an event may come late.
+
+        0 s                            30 s      40 s
+        a                               .         b       b moves the clock on: a, 40 s old, is forgotten
+        )-------------------------------c                 c comes as late as it may: a at 0 s is out of its window
+         a ------------------------------                 a millisecond later it is in
+    """  # fmt: skip
+    config = full_config(["30s"], 16, ["count"], merchant_windows=["30s"], horizon_past="10s")
+    events = [event(first_s, 100, 0), event(40, 100, 1, card="b", merchant="m2"), event(30, 100, 2)]
+    compared(config, events)
+    matrix = scored(config, events)
+    assert matrix.values[2, config.feature_spec().names.index("card.count.30s")] == count
+    assert matrix.exact_windows[2].tolist() == [1, 1]
+
+
 def test_an_entity_that_is_absent_has_no_values_and_nothing_wrong() -> None:
     config = full_config()
     matrix = scored(config, [event(0, 1, card=None)])

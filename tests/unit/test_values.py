@@ -14,6 +14,7 @@ from features.tiles import TILE_CAPACITY, TILE_COUNT, TILE_HEADER_WORDS
 from features.values import (
     CELL_AGE_MAX,
     CELL_SHIFT_MIN,
+    CELL_SWEEP_SHIFT,
     CELLS,
     TABLE_WORDS_MAX,
     TABLE_WORDS_MIN,
@@ -195,6 +196,14 @@ def test_values_past_the_ttl_are_left_behind_and_the_table_shrinks() -> None:
     assert values.distinct(NOW) == 10
 
 
+def test_an_edge_before_1970_finds_no_more_than_there_is() -> None:
+    """An empty entry has the time 0, which is after any such edge."""
+    values = Values().see(*((HOUR + k, word) for k, word in enumerate(words_of(range(3)))))
+    assert values.oldest_ms < 0
+    assert values.distinct(-DAY) == 3
+    assert values.last(words_of([3])[0]) == NEVER
+
+
 def test_a_word_that_gives_nothing_but_zeros_counts_too() -> None:
     """0 is never a value's word, but it is what an empty entry looks like."""
     values = Values().see((NOW, 1), (NOW, 2**64 - 1), (NOW, 1 << 63))
@@ -327,6 +336,21 @@ def test_a_value_seen_long_ago_is_never_taken_for_a_new_one(step_ms: int) -> Non
         if abs(now_ms - NOW - TTL_MS) > CELL_MS:
             assert values.distinct(now_ms - TTL_MS) == pytest.approx(expected, abs=0.01), step
             assert (values.last(old) > now_ms - TTL_MS) == (expected == 2), step
+
+
+def test_a_value_is_not_young_again_after_a_long_rest() -> None:
+    """
+    |old .. 62 days of others .. |new          37 days of nothing          |newest
+    |<------------------ 2^16 units and 100 more, which look like 100 ---->|
+    """
+    first_unit = NOW >> CELL_SHIFT_MIN + CELL_SWEEP_SHIFT << CELL_SWEEP_SHIFT
+    old, new, newest = words_of(range(3))
+    units = [(1, old), (5 * 2**13 - 1, new), (2**16 + 101, newest)]
+    values = Values().with_cells().see(*((first_unit + unit << CELL_SHIFT_MIN, word) for unit, word in units))
+    assert values.last(old) == NEVER
+    assert values.last(new) > values.oldest_ms
+    assert values.distinct(values.newest_ms - 20 * DAY) == pytest.approx(1, abs=0.01)
+    assert values.distinct(values.newest_ms - 40 * DAY) == pytest.approx(2, abs=0.01)
 
 
 @pytest.mark.parametrize("count", [600, 1_000, 2_000, 4_000, 8_000])
