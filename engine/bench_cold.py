@@ -6,10 +6,10 @@ entities of which none was read before, each type in a random order of its own. 
 the worker's loop, a slice after each batch, and what that costs is counted. So is the cost of deduplication.
 
 `events_per_second` is per second of wall time within the calls to `LocalState`; `cpu_us_per_event` is what their
-thread spent, `process_cpu_us_per_event` has RocksDB's own threads and the making of batches in it. `rss_over_empty_bytes` is the largest
-resident set that was seen after a batch, less that of a worker with an empty state, both with model and kernels loaded.
-The budget is that of entities in memory and of RocksDB's block cache together; what the system keeps of the files
-is not the process's. Each part runs in a process of its own.
+thread spent, `process_cpu_us_per_event` has RocksDB's own threads and the making of batches in it as well.
+`rss_over_empty_bytes` is the largest resident set that was seen after a batch, less that of a worker with an empty
+state, both with model and kernels loaded. The budget is that of entities in memory and of RocksDB's block cache
+together; what the system keeps of the files is not the process's. Each part runs in a process of its own.
 """
 
 import multiprocessing
@@ -42,8 +42,13 @@ PAGES_FIELD, PAGE_BYTES = 1, 4_096
 Result = TypeVar("Result")
 
 
-def bench_cold(entities: int, events: int, budget_bytes: int, say: Callable[[str], None]) -> dict[str, object]:
-    """Measures with so many entities on disk; returns the figures under the keys that `--json` prints."""
+def bench_cold(entities: int, events: int | None, budget_bytes: int, say: Callable[[str], None]) -> dict[str, object]:
+    """Measures with so many entities on disk; returns the figures under the keys that `--json` prints.
+
+    By default, and at most, as many events as there are entities of a type.
+    """
+    unread = entities // len(_config(Path(), budget_bytes).entities)
+    events = unread if events is None else min(events, unread)
     with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as folder:
         say("measuring an empty worker")
         empty_bytes = _apart(_empty, _config(Path(folder) / "empty", budget_bytes))

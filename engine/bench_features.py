@@ -12,8 +12,8 @@ repetitions; the collector is off.
 *Error.* Streams of engine.bench_streams: cards with sessions of 5 and of 20 payments 30 s apart, merchants with rushes;
 10,000 events within 30 and within 7 days, lognormal amounts. Measured are windows, 10 minutes to 30 days, that are
 flagged inexact, hold 1,000 events or more and begin after the entity's first one, at events of the later half, as
-|value / brute force - 1|; `p99` is that of the worst kind of stream. Values for distinct are drawn from 700 and from 2,000 by Zipf's law (`distinct_error_p99`
-is the worst of them), or never come twice.
+|value / brute force - 1|; `p99` is that of the worst kind of stream. Values for distinct are drawn from 700 and from
+2,000 by Zipf's law (`distinct_error_p99` is the worst of them), or never come twice.
 
 *Bytes.* Slot, share of the lookup table and block of an entity with the aggregates of *Cost*, and key and blob in the
 database, for so many events: hourly ones, and for 10,000 the streams of *Error*, the mean of the worst kind.
@@ -69,8 +69,8 @@ ALL_DIFFERENT = "all_different"
 VALUES = (*(f"zipf_{population}" for population in POPULATIONS), ALL_DIFFERENT)
 STREAM_EVENTS = 10_000
 COUNT_MIN = 1_000
-# One batch in so many is compared with brute force.
-COMPARED_EVERY = 20
+# Events of a batch of which one in so many is compared with brute force.
+COMPARED_EVENTS, COMPARED_EVERY = 128, 20
 BYTES_EVENTS = (1, 10, 100)
 
 
@@ -221,8 +221,8 @@ def stream_errors(streams: list[Stream]) -> Float64:
     batch, of_stream, places = merged(streams, np.argsort(VALUES))
     truths = [Truth(stream) for stream in streams]
     rows: list[Float64] = []
-    for number, start in enumerate(range(0, len(batch), BATCH_EVENTS)):
-        part = np.arange(start, min(start + BATCH_EVENTS, len(batch)))
+    for number, start in enumerate(range(0, len(batch), COMPARED_EVENTS)):
+        part = np.arange(start, min(start + COMPARED_EVENTS, len(batch)))
         compared = number % COMPARED_EVERY == COMPARED_EVERY - 1
         matrix = state.features(batch.take(part), compute=compared)
         if not compared:

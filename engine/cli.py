@@ -11,12 +11,14 @@ import click
 import msgspec
 import orjson
 
+from engine.commands.bench import bench_cold_state, bench_features
 from engine.commands.features import features
 from engine.commands.options import (
     bootstrap_option,
     config_option,
     config_or_default,
     json_option,
+    print_figures,
     print_json,
     required_config,
     with_bootstrap,
@@ -178,13 +180,19 @@ def doctor(config_file: str | None, bootstrap: str | None, as_json: bool) -> Non
         click.get_current_context().exit(1)
 
 
-@main.command()
+@main.group(invoke_without_command=True)
 @click.option("--profile", "profile_name", default="reference", show_default=True, help="A workload that ships.")
 @click.option("--events", type=click.IntRange(10_000), help="How many events to measure; the profile's by default.")
 @bootstrap_option
 @json_option
-def bench(profile_name: str, events: int | None, bootstrap: str | None, as_json: bool) -> None:
-    """Measure events/s and CPU per event on a real broker, and the libraries' floor beside it."""
+@click.pass_context
+def bench(context: click.Context, profile_name: str, events: int | None, bootstrap: str | None, as_json: bool) -> None:
+    """Measure events/s and CPU per event on a real broker, and the libraries' floor beside it.
+
+    Its commands measure single parts, without a broker.
+    """
+    if context.invoked_subcommand is not None:
+        return
     from engine.bench import Workload
     from engine.bench import bench as run_bench
     from engine.kafka.floor import Chunk
@@ -202,21 +210,11 @@ def bench(profile_name: str, events: int | None, bootstrap: str | None, as_json:
 
     workload = Workload(chunks, profile.prefill_events, profile.events, profile.warm_up_events, profile.partitions)
     figures = run_bench(config, workload, lambda line: click.echo(line, err=True))
-    if as_json:
-        print_json(figures)
-    else:
-        print_figures(figures)
+    print_figures(figures, as_json=as_json)
 
 
-def print_figures(figures: dict[str, object]) -> None:
-    """Figures as lines; tables within them indented."""
-    for name, value in figures.items():
-        if isinstance(value, dict):
-            click.echo(f"{name}:")
-            for part, number in value.items():
-                click.echo(f"  {part:<34}{number:>12,.2f}")
-        else:
-            click.echo(f"{name:<36}{value:>12,.2f}")
+bench.add_command(bench_features)
+bench.add_command(bench_cold_state)
 
 
 @main.command()

@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -72,3 +73,21 @@ def print_json(value: object) -> None:
     """One JSON object on standard output."""
     options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
     sys.stdout.buffer.write(orjson.dumps(value, option=options))
+
+
+def print_figures(figures: dict[str, object], *, as_json: bool) -> None:
+    """Figures as JSON, or as lines with tables within them indented."""
+    if as_json:
+        print_json(figures)
+        return
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            click.echo(f"{name}:")
+            for part, number in value.items():
+                click.echo(f"  {part:<34}{_shown(number)}")
+        else:
+            click.echo(f"{name:<36}{_shown(value)}")
+
+
+def _shown(number: Any) -> str:
+    return f"{number:>12,.2f}" if abs(number) >= 1 else f"{number:>12.4f}"

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 from rocksdict import (
+    BlockBasedIndexType,
     BlockBasedOptions,
     Cache,
     DBCompressionType,
@@ -128,6 +129,11 @@ def _options(block_cache_bytes_max: int) -> Options:
     table.set_cache_index_and_filter_blocks(True)
     table.set_pin_l0_filter_and_index_blocks_in_cache(True)
     table.set_block_size(BLOCK_BYTES)
+    # Whole filters and indexes of a file are megabytes, more than a shard of the cache holds: it would read them again
+    # and again.
+    table.set_index_type(BlockBasedIndexType.two_level_index_search())
+    table.set_partition_filters(True)
+    table.set_pin_top_level_index_and_filter(True)
     options = Options(raw_mode=True)
     options.create_if_missing(True)
     options.set_block_based_table_factory(table)

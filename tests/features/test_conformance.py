@@ -180,11 +180,12 @@ def test_an_entity_is_forgotten_when_it_can_matter_no_more(first_s: float, count
          a ------------------------------                 a millisecond later it is in
     """  # fmt: skip
     config = full_config(["30s"], 16, ["count"], merchant_windows=["30s"], horizon_past="10s")
-    events = [event(first_s, 100, 0), event(40, 100, 1, card="b", merchant="m2"), event(30, 100, 2)]
+    other = {"card": "b", "merchant": "m2"}
+    events = [event(0, 100, 0, **other), event(first_s, 100, 1), event(40, 100, 2, **other), event(30, 100, 3)]
     compared(config, events)
     matrix = scored(config, events)
-    assert matrix.values[2, config.feature_spec().names.index("card.count.30s")] == count
-    assert matrix.exact_windows[2].tolist() == [1, 1]
+    assert matrix.values[3, config.feature_spec().names.index("card.count.30s")] == count
+    assert matrix.exact_windows[3].tolist() == [1, 1]
 
 
 def test_an_entity_that_is_absent_has_no_values_and_nothing_wrong() -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numba import njit
 
 from features.bits import (
     WORD_BITS,
@@ -20,25 +21,27 @@ from features.bits import (
     squares_about_mean,
     words_of,
 )
-from features.jit import kernel
 from tests.oracle.events import signed
 
 # Where a bit set begins on the heap; what surrounds it must not matter.
 AT = 3
 AMOUNT_MAX = 10**13
 
+# Not kept on disk: what they are made of may change while this file does not.
+compiled = njit(error_model="numpy")
 
-@kernel
+
+@compiled
 def _high_square(value):
     return high_square(value)
 
 
-@kernel
+@compiled
 def _squares_about_mean(count, low, high, total):
     return squares_about_mean(count, low, high, total)
 
 
-@kernel
+@compiled
 def _of_word(word):
     return lowest_bit(word), leading_zeros(word), population(word)
 

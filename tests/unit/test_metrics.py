@@ -120,7 +120,8 @@ def test_the_numbers_are_what_happened(busy: Pipeline) -> None:
     assert found["state_entities,entity=card"] == 21
     assert found["state_entities,entity=merchant"] == 1
     assert found["inexact_features_total,entity=merchant"] > 0
-    assert found["inexact_features_total,entity=card"] == 0
+    # Of the card whose event is decades older than all others, nothing is known: older events would be forgotten.
+    assert found["inexact_features_total,entity=card"] == 6
     assert found["consumer_lag_events,partition=11"] == 0
     stages = {name for name in found if name.startswith("stage_seconds_count")}
     assert stages == {

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.arena import NEVER
-from features.jit import kernel
 from features.tiles import (
     ACCUMULATOR_WORDS,
     ACCUMULATORS,
@@ -136,17 +135,6 @@ def expected_tiles(events: list[Dropped], newest_ms: int, ttl_ms: int) -> list[T
 # --- the kernels under test ------------------------------------------------------------------------------------
 
 
-@kernel
-def _add_all(heap, part, before_ms, ttl_ms, times_ms, amounts, flags, predicates, tables):
-    """Each event as the newest time stands with it."""
-    newest_ms = before_ms
-    for event in range(times_ms.shape[0]):
-        newest_ms = max(newest_ms, times_ms[event])
-        fold(heap, part, newest_ms, ttl_ms, predicates, tables)
-        add_event(heap, part, newest_ms, ttl_ms, times_ms[event], amounts[event], flags[event], predicates, tables)
-    return newest_ms
-
-
 @dataclass
 class Tiles:
     """A tile part by itself on a heap."""
@@ -166,8 +154,10 @@ class Tiles:
         return int(self.heap[PART + TILE_COUNT])
 
     def add(self, events: list[Dropped]) -> "Tiles":
-        columns = (np.array([event[k] for event in events], np.int64) for k in range(3))
-        self.newest_ms = _add_all(self.heap, PART, self.newest_ms, self.ttl_ms, *columns, PREDICATES, TABLES)
+        """Each event as the newest time stands with it."""
+        for event in events:
+            self.go_on(event.time_ms)
+            add_event(self.heap, PART, self.newest_ms, self.ttl_ms, *event, PREDICATES, TABLES)
         return self
 
     def go_on(self, newest_ms: int) -> "Tiles":
@@ -202,7 +192,8 @@ class Tiles:
 
 # --- order and steps -------------------------------------------------------------------------------------------
 
-TTLS_MS = [11 * SECOND, MINUTE, HOUR, 8 * DAY, 97 * DAY, 3_000 * DAY]
+# Some are such that of two neighbours one would be past the TTL, and the other not, by the time they become one.
+TTLS_MS = [11 * SECOND, 37 * 1024 - 1, 36 << 20, 38 << 14, MINUTE, HOUR, 8 * DAY, 97 * DAY, 3_000 * DAY]
 
 
 @st.composite
