@@ -59,6 +59,7 @@ from features.tiles import (
 )
 from features.values import (
     TABLE_WORDS_MAX,
+    TABLE_WORDS_MIN,
     cell_shift,
     fill_table,
     live_entries,
@@ -77,6 +78,8 @@ HAS_DROPPED, HAS_UNKNOWN, HAS_TILES = 1, 2, 4
 VARINT_BYTES_MAX = 10
 WORD_BYTES = 8
 HEADER_BYTES_MAX = 2 + 5 * VARINT_BYTES_MAX
+# Level, start, span, sixteenths and six numbers.
+TILE_BYTES_MIN = 4 + 2 * WORD_BYTES + 6
 
 
 @kernel
@@ -275,10 +278,16 @@ def room_for(
         length, at = _read_varint(blobs, at, end)
         if at > end or length < 1 or length > ring_events_max:
             return -1 - i
+        columns, predicates, tables = facts[kinds[i], COLUMNS], facts[kinds[i], PREDICATES], facts[kinds[i], TABLES]
         if has & HAS_TILES:
-            total += block_words_max
+            # What follows the ring says how much there can be: a tile and an entry take some bytes each.
+            rest = end - at
+            words = ring_words(ring_events_max, columns, predicates) + TILE_HEADER_WORDS + tables
+            words += (rest // TILE_BYTES_MIN + TILES_STEP) * tile_words(predicates)
+            words += tables * min(TABLE_WORDS_MAX, rest + TABLE_WORDS_MIN)
+            total += min(words, block_words_max)
         else:
-            total += ring_words(_capacity_for(length), facts[kinds[i], COLUMNS], facts[kinds[i], PREDICATES])
+            total += ring_words(_capacity_for(length), columns, predicates)
     return total
 
 

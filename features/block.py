@@ -107,7 +107,7 @@ def grow_tiles(
         if had_tiles:
             _move_table(heap, before, part, table, newest_ms, ttl_ms, predicates, tables, entries)
         else:
-            _first_table(slots, at, heap, heap_top, part, column, table, newest_ms, columns, predicates, tables)
+            _first_table(slots, at, heap, heap_top, part, column, table, newest_ms, ttl_ms, columns, predicates, tables)
     top = part + TILE_HEADER_WORDS + tables + heap[part + TILE_CAPACITY] * tile_words(predicates)
     for table in range(tables):
         top += table_capacity(heap, part, table)
@@ -141,14 +141,16 @@ def _move_table(
 
 @kernel
 def _first_table(
-    slots: Int64, at: int, heap: Int64, position: int, part: int, column: int, table: int, newest_ms: int,
+    slots: Int64, at: int, heap: Int64, position: int, part: int, column: int, table: int, newest_ms: int, ttl_ms: int,
     columns: int, predicates: int, tables: int,
 ) -> None:  # fmt: skip
     """Makes the table of a column, of the values in the ring, which stands at `position` already."""
     capacity, head, length = slots[at, CAPACITY], slots[at, HEAD], slots[at, LENGTH]
     marks = bits_at(position, capacity, columns, NEWEST + column)
-    words = words_for(count_bits(heap, marks, head, head + length - 1, capacity - 1))
-    heap[part + TILE_HEADER_WORDS + table] = table_word(words, 0, 0)
+    count = count_bits(heap, marks, head, head + length - 1, capacity - 1)
+    words = words_for(count)
+    fits = (count + 1) * 8 <= words * 7
+    heap[part + TILE_HEADER_WORDS + table] = table_word(words, 0, 0 if fits else shift_for(ttl_ms))
     target = table_at(heap, part, table, predicates, tables)
     heap[target : target + words] = 0
     for place in range(length):
