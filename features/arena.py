@@ -10,7 +10,7 @@ These are plain functions over arrays. numba checks no bounds: whoever calls mak
 import numpy as np
 from numpy.typing import NDArray
 
-from features.jit import allocating, kernel
+from features.jit import allocating, inlined, kernel
 
 Int64 = NDArray[np.int64]
 UInt64 = NDArray[np.uint64]
@@ -18,8 +18,9 @@ Int32 = NDArray[np.int32]
 
 KEY, POSITION, CAPACITY, HEAD, LENGTH, NEWEST_MS, TICK, KIND = range(8)
 SLOT_WORDS = 8
-# Bits of the KIND word beside the entity's index: changed since the last snapshot; awaiting its turn in that snapshot.
-DIRTY, PENDING = 256, 512
+# Bits of the KIND word beside the entity's index: changed since the last snapshot; awaiting its turn in that snapshot;
+# with a row in the database, or in the snapshot on its way there.
+DIRTY, PENDING, STORED = 256, 512, 1024
 
 # Earlier than any event: the newest dropped time of an entity of which nothing was ever dropped.
 NEVER = -(2**62)
@@ -34,10 +35,22 @@ def table_size(slots_max: int) -> int:
     return 1 << (2 * slots_max - 1).bit_length()
 
 
-@kernel
+@inlined
 def _bucket(key: np.uint64, kind: int, mask: int) -> int:
     mixed = (key ^ np.uint64(kind)) * _GOLDEN
     return int(np.int64(mixed >> np.uint64(20)) & mask)
+
+
+@inlined
+def _place_of(key: np.uint64, kind: int, table: Int32, slots: Int64) -> int:
+    """Where in the table the slot of an entity stands, or would stand."""
+    mask = table.shape[0] - 1
+    place = _bucket(key, kind, mask)
+    slot = table[place]
+    while slot >= 0 and not (np.uint64(slots[slot, KEY]) == key and slots[slot, KIND] & 255 == kind):
+        place = (place + 1) & mask
+        slot = table[place]
+    return place
 
 
 @kernel
@@ -49,7 +62,6 @@ def resolve(
     `words[n, >=entities]`, of which the first are keys, 0 = absent. Writes `found[n, entities]` (-1 = absent) and the
     new slots to `missing` (room for n x entities). Returns how many slots are used now.
     """
-    mask = table.shape[0] - 1
     first_new = used
     for row in range(words.shape[0]):
         for kind in range(entities):
@@ -57,11 +69,8 @@ def resolve(
             if key == 0:
                 found[row, kind] = -1
                 continue
-            place = _bucket(key, kind, mask)
+            place = _place_of(key, kind, table, slots)
             slot = table[place]
-            while slot >= 0 and not (np.uint64(slots[slot, KEY]) == key and slots[slot, KIND] & 255 == kind):
-                place = (place + 1) & mask
-                slot = table[place]
             if slot < 0:
                 slot = used
                 used += 1
@@ -99,10 +108,24 @@ def block_words(chosen: Int32, slots: Int64, heap: Int64) -> int:
 
 
 @kernel
+def count_new(chosen: Int32, slots: Int64, counts: Int64) -> None:
+    """Adds those of these slots that have no row in the database to `counts[E]`, by entity."""
+    for slot in chosen:
+        counts[slots[slot, KIND] & 255] += slots[slot, KIND] & STORED == 0
+
+
+@kernel
 def freeze(chosen: Int32, slots: Int64) -> None:
     """Turns dirty slots into pending ones: what they hold now is what a snapshot will write."""
     for slot in chosen:
-        slots[slot, KIND] = (slots[slot, KIND] & ~DIRTY) | PENDING
+        slots[slot, KIND] = (slots[slot, KIND] & ~DIRTY) | PENDING | STORED
+
+
+@kernel
+def find_slots(kinds: Int64, keys: UInt64, table: Int32, slots: Int64, found: Int32) -> None:
+    """Writes the slot of each of these entities to `found`, -1 where it is not in memory."""
+    for k in range(keys.shape[0]):
+        found[k] = table[_place_of(keys[k], kinds[k], table, slots)]
 
 
 @kernel

@@ -12,7 +12,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from engine.errors import FatalError
-from engine.state.keys import entity_keys
+from engine.state.keys import entity_keys, parsed_entity_keys
 from engine.state.store import Store
 from features.arena import (
     CAPACITY,
@@ -20,12 +20,16 @@ from features.arena import (
     KEY,
     KIND,
     LENGTH,
+    PENDING,
     POSITION,
     SLOT_WORDS,
+    STORED,
     TICK,
     WORDS,
     block_words,
     compact,
+    count_new,
+    find_slots,
     rebuild_table,
     resolve,
     table_size,
@@ -49,6 +53,12 @@ KEPT_SHARE = 0.5
 FREE_SHARE = 1 / 16
 CHECKSUM_BYTES = 4
 
+Settle = Callable[[], None]
+
+
+def nothing_to_settle() -> None:
+    """What settles a cache whose slots nobody else knows."""
+
 
 def checksum(blob: bytes | memoryview) -> bytes:
     """What ends a blob in the database."""
@@ -65,14 +75,9 @@ class HotCache:
         ring_events_max: int,
         ttl_ms: int,
         bytes_max: int,
-        settle: Callable[[], None] = lambda: None,
     ) -> None:
-        """`store` is where misses are read from; None keeps everything in memory and starts from nothing.
-
-        `settle` is called before slots are renumbered; nobody may know a slot by its number after it.
-        """
+        """`store` is where misses are read from; None keeps everything in memory and starts from nothing."""
         self._store = store
-        self._settle = settle
         self._facts = program.facts
         self._entities = len(program.facts)
         self.ring_events_max = ring_events_max
@@ -92,7 +97,6 @@ class HotCache:
         self.dirty_count = 0
         self.hits = 0
         self.misses = 0
-        self.new_entities = np.zeros(self._entities, np.int64)
         self._tick = 0
 
     def events_max(self) -> int:
@@ -111,10 +115,9 @@ class HotCache:
         """Gives up the clean entities that were used least recently; FatalError where the others alone fill it.
 
         Afterwards there are slots for so many events and so many heap words. Those of the newest batch stay. Returns
-        the new number of each slot, -1 for those given up: int32[used before]. What is given up must already be in
-        the database.
+        the new number of each slot, -1 for those given up: int32[used before]. Nobody may know a slot by its old
+        number any longer, and what is given up must already be in the database: no snapshot may be on its way there.
         """
-        self._settle()
         slots, before = self.slots[: self.used], self.used
         stays = ((slots[:, KIND] & DIRTY) != 0) | (slots[:, TICK] == self._tick)
         words = np.where(slots[:, CAPACITY] > 0, self.heap[slots[:, POSITION] + WORDS], 0)
@@ -136,8 +139,11 @@ class HotCache:
         moved[kept] = np.arange(len(kept))
         return moved
 
-    def find(self, words: UInt64) -> Int32:
-        """The slot of each entity of each event, int32[n, E], -1 where absent; misses are read from the database."""
+    def find(self, words: UInt64, settle: Settle = nothing_to_settle) -> Int32:
+        """The slot of each entity of each event, int32[n, E], -1 where absent; misses are read from the database.
+
+        `settle` is called before room is made for what was read: see `make_room`.
+        """
         events = len(words)
         found = np.empty((events, self._entities), np.int32)
         missing = np.empty(events * self._entities, np.int32)
@@ -148,24 +154,23 @@ class HotCache:
         self.misses += opened
         self.hits += int(np.count_nonzero(found >= 0)) - opened
         if opened:
-            return self._load(missing[:opened].astype(np.int64), found)
+            return self._load(missing[:opened].astype(np.int64), found, settle)
         return found
 
-    def _load(self, slots: Int64, found: Int32) -> Int32:
+    def _load(self, slots: Int64, found: Int32, settle: Settle) -> Int32:
         """Reads what the database has of these new slots; returns `found` by the numbers that slots have then."""
         kinds = self.kinds(slots)
         if self._store is None:
-            self.new_entities += np.bincount(kinds, minlength=self._entities)
             return found
         blobs = self._store.get_many(entity_keys(kinds, self.hashes(slots)))
         known = np.array([blob is not None for blob in blobs], np.bool_)
-        self.new_entities += np.bincount(kinds[~known], minlength=self._entities)
         if not known.any():
             return found
-        moved = self.read_back([blob for blob in blobs if blob is not None], slots[known])
+        self.slots[slots[known], KIND] |= STORED
+        moved = self.read_back([blob for blob in blobs if blob is not None], slots[known], settle)
         return found if moved is None else renumbered(found, moved)
 
-    def read_back(self, blobs: list[bytes], slots: Int64) -> Int32 | None:
+    def read_back(self, blobs: list[bytes], slots: Int64, settle: Settle = nothing_to_settle) -> Int32 | None:
         """Unpacks one blob into each of these empty slots, and makes room first if need be: then as `make_room`.
 
         FatalError where a blob is not what was packed.
@@ -181,6 +186,7 @@ class HotCache:
             raise self._damaged(int(slots[-1 - words]))
         moved = None
         if self.heap_top + words > len(self.heap):
+            settle()
             moved = self.make_room(0, words)
             slots = moved[slots].astype(np.int64)
         work = self.work
@@ -215,6 +221,29 @@ class HotCache:
         """The key hash of each slot."""
         hashes: UInt64 = self.slots[slots, KEY].view(np.uint64)
         return hashes
+
+    def new_entities(self) -> Int64:
+        """How many entities of each kind the next flush would write that have no row yet."""
+        counts = np.zeros(self._entities, np.int64)
+        count_new(self.dirty[: self.dirty_count], self.slots, counts)
+        return counts
+
+    def note_deleted(self, keys: list[bytes]) -> None:
+        """Notes that these rows are gone from the database."""
+        found = self._find_keys(keys)
+        self.slots[found[found >= 0], KIND] &= ~STORED
+
+    def without_pending(self, keys: list[bytes]) -> list[bytes]:
+        """Those of these keys that the newest snapshot does not write."""
+        found = self._find_keys(keys)
+        pending = (found >= 0) & (self.slots[found, KIND] & PENDING != 0)
+        return [key for key, is_pending in zip(keys, pending.tolist(), strict=True) if not is_pending]
+
+    def _find_keys(self, keys: list[bytes]) -> Int32:
+        kinds, hashes = parsed_entity_keys(keys)
+        found = np.empty(len(keys), np.int32)
+        find_slots(kinds, hashes, self.table, self.slots, found)
+        return found
 
     def take_dirty(self) -> Int32:
         """The dirty slots; the list of them is empty afterwards."""

@@ -35,3 +35,10 @@ def entity_keys(kinds: NDArray[np.int64], hashes: UInt64) -> list[bytes]:
     rows[:, 2:] = hashes.astype(">u8").view(np.uint8).reshape(-1, 8)
     joined = rows.tobytes()
     return [joined[at : at + ENTITY_KEY_BYTES] for at in range(0, len(joined), ENTITY_KEY_BYTES)]
+
+
+def parsed_entity_keys(keys: list[bytes]) -> tuple[NDArray[np.int64], UInt64]:
+    """The entity number and the key hash of each of these keys: `entity_keys` the other way round."""
+    rows = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, ENTITY_KEY_BYTES)
+    hashes = np.ascontiguousarray(rows[:, 2:]).view(">u8").ravel().astype(np.uint64)
+    return rows[:, 0].astype(np.int64) - ENTITY_KIND_FIRST, hashes

@@ -32,6 +32,7 @@ from features.program import compile_program
 from features.spec import FeatureSpec
 
 Int64 = NDArray[np.int64]
+Int32 = NDArray[np.int32]
 
 
 @dataclass(slots=True)
@@ -66,7 +67,6 @@ class LocalState:
             config.state.ring_events_max,
             config.ttl_ms,
             config.state.cache_bytes_max,
-            self.finish_flush,
         )
         self._minor_per_major = 10.0 ** (minor_digits(config.rates.base_currency) or 0)
         self._flush: _Flush | None = None
@@ -152,8 +152,8 @@ class LocalState:
     ) -> None:
         cache, events = self._cache, rows.stop - rows.start
         if not cache.has_room(events):
-            cache.make_room(events)
-        found = cache.find(batch.words[rows])
+            self._make_room(events)
+        found = cache.find(batch.words[rows], self.finish_flush)
         missing[rows] = found.min(axis=1) < 0
         done = 0
         while done < events:
@@ -162,16 +162,19 @@ class LocalState:
             before = done
             done = self._run(batch, rows, forgotten_ms, found, done, compute=compute)
             if done < events:
-                moved = cache.make_room(0)
-                found = renumbered(found, moved)
+                found = renumbered(found, self._make_room(0))
             assert done == events or done > before or before == 0
+
+    def _make_room(self, events: int) -> Int32:
+        self.finish_flush()
+        return self._cache.make_room(events)
 
     def _run(
         self,
         batch: Batch,
         rows: slice,
         forgotten_ms: Int64,
-        found: NDArray[np.int32],
+        found: Int32,
         first: int,
         *,
         compute: bool,
@@ -216,7 +219,9 @@ class LocalState:
         batch = _blank_batch(self._spec, 1)
         batch.words[0] = 0
         batch.words[0, kind] = key_hash
-        found = self._cache.find(batch.words)
+        if not self._cache.has_room(1):
+            self._make_room(1)
+        found = self._cache.find(batch.words, self.finish_flush)
         slot = self._cache.slots[found[0, kind]]
         if slot[LENGTH] == 0 or slot[NEWEST_MS] <= self._times_ms[FORGOTTEN_MS]:
             return None
@@ -233,9 +238,11 @@ class LocalState:
         for dedupe in self._partitions.values():
             dedupe.make_room(SEGMENT_ENTRIES)
         self._cache.dirty_bytes()
+        self.entities()
         snapshot = Snapshot(self._cache)
         snapshot.protect(np.zeros((1, 1), np.int32))
         list(snapshot.rows(1))
+        self._cache.note_deleted([])
         self._cache.make_room(1)
         self._cache.read_back([], np.empty(0, np.int64))
         newest_of(np.zeros(2, np.uint8))
@@ -259,8 +266,8 @@ class LocalState:
         return not self._cache.has_room(events) and self.dirty_bytes() > self._config.state.dirty_bytes_max
 
     def entities(self) -> dict[str, int]:
-        """How many entities of each kind the state has seen."""
-        new = self._cache.new_entities.tolist()
+        """How many entities of each kind are in the database, or will be with the next flush."""
+        new = self._cache.new_entities().tolist()
         return {e.name: self.header.entities.get(e.name, 0) + new[i] for i, e in enumerate(self._spec.entities)}
 
     def newest_values(self, events: int) -> NDArray[np.float64]:
@@ -270,7 +277,7 @@ class LocalState:
     def ring_lengths(self, entity: str, batch: Batch) -> NDArray[np.int64]:
         """How many events the ring of this entity holds, for each event of a batch."""
         kind = next(i for i, spec in enumerate(self._spec.entities) if spec.name == entity)
-        return self._cache.ring_lengths(kind, self._cache.find(batch.words))
+        return self._cache.ring_lengths(kind, self._cache.find(batch.words, self.finish_flush))
 
     @property
     def flushing(self) -> bool:
@@ -279,24 +286,23 @@ class LocalState:
 
     def begin_flush(self, vector: dict[int, int]) -> None:
         """Takes the snapshot of the state at this offset vector, which must be the committed one."""
-        if self._store is None:
+        if self._store is None or self._expiry is None:
             return
         self.finish_flush()
         header = self.header
         header.first_ms, header.forgotten_ms, header.newest_ms = self._times_ms.tolist()
-        expired = self._expiry.expired(header.forgotten_ms) if self._expiry is not None else []
-        self._cache.new_entities -= np.bincount(
-            np.array([key[0] - ENTITY_KIND_FIRST for key in expired], np.int64), minlength=len(self._spec.entities)
-        )
         header.entities = self.entities()
-        self._cache.new_entities[:] = 0
+        snapshot = Snapshot(self._cache)
+        expired = self._cache.without_pending(self._expiry.expired(header.forgotten_ms))
+        for key in expired:
+            header.entities[self._spec.entities[key[0] - ENTITY_KIND_FIRST].name] -= 1
         header.sequence += 1
         header.vector = dict(vector)
         header.dedupe = {partition: dedupe.counters.tolist() for partition, dedupe in self._partitions.items()}
         file = self._store.begin_flush()
         file.put(HEADER, encode_header(header))
         write_changes(self._partitions, file)
-        self._flush = _Flush(file, Snapshot(self._cache), expired)
+        self._flush = _Flush(file, snapshot, expired)
 
     def continue_flush(self, entities_min: int) -> bool:
         """Writes so many entities of the snapshot, or a few more; true once all of it is on disk."""
@@ -304,6 +310,7 @@ class LocalState:
             return True
         if not self._flush.advance(entities_min):
             return False
+        self._cache.note_deleted(self._flush.expired)
         self._flush = None
         return True
 
@@ -315,7 +322,7 @@ class LocalState:
 
 @dataclass(slots=True)
 class _Flush:
-    """A snapshot and the keys to delete, ascending, on their way to the database. What is in both stays."""
+    """A snapshot and the keys to delete, none of which it writes, on their way to the database; both ascend."""
 
     file: FlushFile
     snapshot: Snapshot
@@ -325,7 +332,6 @@ class _Flush:
     def advance(self, entities_min: int) -> bool:
         for key, blob in self.snapshot.rows(entities_min):
             self._delete_before(key)
-            self.deleted += self.expired[self.deleted : self.deleted + 1] == [key]
             self.file.put(key, blob)
         if not self.snapshot.done:
             return False
