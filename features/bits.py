@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
@@ -17,6 +18,8 @@ from features.jit import inlined
 Int64 = NDArray[np.int64]
 
 WORD_BITS = 64
+# How many words are compared at once.
+SCAN = 32
 _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 _ONE = np.uint64(1)
 
@@ -82,6 +85,25 @@ def squares_about_mean(typing_context: Any, count: Any, low: Any, high: Any, tot
         return builder.fadd(builder.fmul(upper, ir.Constant(double, 2.0**64)), lower)
 
     return types.float64(types.int64, types.uint64, types.uint64, types.int64), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def equal_words(typing_context: Any, heap: Any, first: Any, key: Any) -> Any:
+    """`equal_words(heap, first, key)`: bit k is set where `heap[first + k]` is the key, for `SCAN` words of it."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array_type = signature.args[0]
+        view = context.make_array(array_type)(context, builder, arguments[0])
+        lanes = ir.VectorType(ir.IntType(64), SCAN)
+        first_word = cgutils.get_item_pointer(context, builder, array_type, view, [arguments[1]])
+        found = builder.load(builder.bitcast(first_word, lanes.as_pointer()), align=8)
+        single = builder.insert_element(ir.Constant(lanes, ir.Undefined), arguments[2], ir.Constant(ir.IntType(32), 0))
+        places = ir.Constant(ir.VectorType(ir.IntType(32), SCAN), [0] * SCAN)
+        keys = builder.shuffle_vector(single, ir.Constant(lanes, ir.Undefined), places)
+        equal = builder.icmp_signed("==", found, keys)
+        return builder.zext(builder.bitcast(equal, ir.IntType(SCAN)), ir.IntType(64))
+
+    return types.uint64(heap, types.int64, types.int64), generate
 
 
 @inlined

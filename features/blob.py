@@ -47,6 +47,7 @@ from features.tiles import (
     LOW_32,
     NEXT_CHANGE_MS,
     PARTS,
+    QUARTERS,
     SPAN,
     START,
     TILE_CAPACITY,
@@ -78,8 +79,8 @@ HAS_DROPPED, HAS_UNKNOWN, HAS_TILES = 1, 2, 4
 VARINT_BYTES_MAX = 10
 WORD_BYTES = 8
 HEADER_BYTES_MAX = 2 + 5 * VARINT_BYTES_MAX
-# Level, start, span, sixteenths and six numbers.
-TILE_BYTES_MIN = 4 + 2 * WORD_BYTES + 6
+# Level, start, span, sixteenths, quarters and six numbers.
+TILE_BYTES_MIN = 4 + 2 * WORD_BYTES + 3 + 6
 
 
 @kernel
@@ -218,6 +219,8 @@ def _pack_tiles(blobs: UInt8, at: int, heap: Int64, part: int, predicates: int, 
         at = _write_varint(blobs, at, (heap[tile + SPAN] & LOW_32) - first)
         at = _write_word(blobs, at, heap[tile + PARTS])
         at = _write_word(blobs, at, heap[tile + PARTS + 1])
+        for quarter in range(3):
+            at = _write_varint(blobs, at, heap[tile + QUARTERS + quarter])
         for accumulator in range(1 + predicates):
             words = tile + ACCUMULATORS + ACCUMULATOR_WORDS * accumulator
             for k in range(ACCUMULATOR_WORDS if heap[words + COUNT] else 1):
@@ -406,6 +409,8 @@ def _unpack_tiles(blobs: UInt8, at: int, end: int, heap: Int64, part: int, predi
         heap[tile + SPAN] = first << 32 | (first + span)
         heap[tile + PARTS], heap[tile + PARTS + 1] = _read_word(blobs, at), _read_word(blobs, at + WORD_BYTES)
         at += 2 * WORD_BYTES
+        for quarter in range(3):
+            heap[tile + QUARTERS + quarter], at = _read_varint(blobs, at, end)
         for accumulator in range(1 + predicates):
             words = tile + ACCUMULATORS + ACCUMULATOR_WORDS * accumulator
             heap[words], at = _read_varint(blobs, at, end)

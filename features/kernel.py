@@ -87,6 +87,7 @@ from features.write import is_small, speed_kmh, write_sums, write_values
 Int64 = NDArray[np.int64]
 UInt64 = NDArray[np.uint64]
 Int32 = NDArray[np.int32]
+UInt16 = NDArray[np.uint16]
 UInt8 = NDArray[np.uint8]
 Float64 = NDArray[np.float64]
 
@@ -153,11 +154,11 @@ def _prefetch(event: int, found: Int32, slots: Int64, heap: Int64) -> None:
 def _read_windows(
     heap: Int64, position: int, capacity: int, head: int, length: int, last: int, time_ms: int, newest_ms: int,
     oldest_ms: int, windows_ms: Int64, windows: int, exact: int, columns: int, predicates: int, tables: int,
-    tables_of: Int64, needs: Int64, counted: Int64, words: Int64, previous: Int64, ints: Int64, reals: Float64,
-    seen_keys: Int64, seen_stamps: Int64, seen_stamp: Int64,
+    tables_of: Int64, needs: Int64, counted: Int64, words: Int64, previous: Int64, edges: UInt16, ints: Int64,
+    reals: Float64, seen_keys: Int64, seen_stamps: Int64, seen_stamp: Int64,
 ) -> None:  # fmt: skip
     """Fills `ints` and `reals` with what the windows hold without the event."""
-    find_edges(heap, position, capacity, head, last, time_ms, windows_ms, windows, ints)
+    find_edges(heap, position, capacity, head, last, time_ms, windows_ms, windows, edges, ints)
     sum_all(heap, position, capacity, head, last, length, columns, windows, needs[0], ints)
     for predicate in range(predicates):
         bits = bits_at(position, capacity, columns, NEWEST + columns + predicate)
@@ -290,6 +291,7 @@ def advance(
     unknown_ms: int,
     found: Int32,
     slots: Int64,
+    edges: UInt16,
     heap: Int64,
     heap_top: int,
     block_words_max: int,
@@ -311,6 +313,7 @@ def advance(
     Returns how many events are done, the new heap top and the number of dirty slots. n events, E entities. `times_ms`,
     `amounts`, `flags`, `forgotten_ms` [n]; `words` [n, >= E]; `found` [n, E] from `resolve`. An entity whose newest
     event is not after `forgotten_ms` starts anew; of a new one nothing is known until that time or `unknown_ms`.
+    `edges[slots, W]` remembers where windows began.
     With `compute`, writes `values[n, columns]` (NaN for an absent entity), `exact_windows[n, E]`: how many of the
     entity's windows, shortest first, are exact, and `exact_all[n, E]`: whether its windowless values are. Slots that
     changed for the first time since the last flush are appended to `dirty`. Without `insert_events` nothing changes,
@@ -360,8 +363,8 @@ def advance(
                 _read_windows(
                     heap, position, capacity, head, length, last, time_ms, slots[at, NEWEST_MS],
                     slots[at, NEWEST_MS] - ttl_ms, windows_of[kind], windows, exact, columns, predicates, tables,
-                    tables_of[kind], needs[kind], counted[kind], own_words, previous, ints, reals, seen_keys,
-                    seen_stamps, seen_stamp,
+                    tables_of[kind], needs[kind], counted[kind], own_words, previous, edges[at], ints, reals,
+                    seen_keys, seen_stamps, seen_stamp,
                 )  # fmt: skip
                 exact_all[event, kind] = _write(
                     instructions[kind], facts[kind, INSTRUCTIONS], heap, position, capacity, head, last, columns,

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.arena import CAPACITY, HEAD, LENGTH, NEVER, NEWEST_MS, POSITION
-from features.bits import clear_bit, has_bit, previous_bit, set_bit, words_of
+from features.bits import SCAN, clear_bit, equal_words, has_bit, leading_zeros, previous_bit, set_bit, words_of
 from features.jit import inlined, kernel
 
 Int64 = NDArray[np.int64]
@@ -34,7 +34,6 @@ ROW_WORDS = 2
 SQUARES_EVERY = 8
 HIGH, LOW, NEWEST = 0, 1, 2
 CAPACITY_MIN = 2
-SCAN = 8
 
 
 class Seen:
@@ -132,19 +131,22 @@ def note_squares(heap: Int64, position: int, capacity: int, head: int, first: in
 
 
 @inlined
-def _find_in_run(heap: Int64, at: int, first: int, last: int, key: int) -> int:
+def _find_in_run(heap: Int64, at: int, capacity: int, first: int, last: int, key: int) -> int:
     """The last of the words first..last that equals the key, -1 where none does."""
-    place = last
-    while place - SCAN + 1 >= first:
-        hits = 0
-        for k in range(SCAN):
-            hits += heap[at + place - k] == key
-        if hits:
-            break
-        place -= SCAN
-    while place >= first and heap[at + place] != key:
-        place -= 1
-    return place if place >= first else -1
+    if capacity < SCAN:
+        place = last
+        while place >= first and heap[at + place] != key:
+            place -= 1
+        return place if place >= first else -1
+    block = last - last % SCAN
+    hits = equal_words(heap, at + block, np.int64(key)) << np.uint64(63 - last % SCAN)
+    shifted = 63 - last % SCAN
+    while hits == 0 and block > first:
+        block -= SCAN
+        shifted = 64 - SCAN
+        hits = equal_words(heap, at + block, np.int64(key)) << np.uint64(shifted)
+    place = block + 63 - shifted - leading_zeros(hits)
+    return place if hits != 0 and place >= first else -1
 
 
 @inlined
@@ -154,12 +156,12 @@ def find_word(heap: Int64, at: int, capacity: int, head: int, last: int, key: in
         return -1
     end = head + last
     if end < capacity:
-        found = _find_in_run(heap, at, head, end, key)
+        found = _find_in_run(heap, at, capacity, head, end, key)
         return found - head if found >= 0 else -1
-    found = _find_in_run(heap, at, 0, end - capacity, key)
+    found = _find_in_run(heap, at, capacity, 0, end - capacity, key)
     if found >= 0:
         return found + capacity - head
-    found = _find_in_run(heap, at, head, capacity - 1, key)
+    found = _find_in_run(heap, at, capacity, head, capacity - 1, key)
     return found - head if found >= 0 else -1
 
 

@@ -1,16 +1,16 @@
 """What is left of the events that a ring dropped: sums by time tile.
 
 Tiles are aligned to the epoch. One of level l is 2^(10+l) ms wide; two neighbours become one of the next level as soon
-as the entity's newest event is `LADDER` of their widths past the end of both, so that a tile is between 1/36 and 1/18
+as the entity's newest event is `LADDER` of their widths past the end of both, so that a tile is between 1/20 and 1/10
 as wide as it is old:
 
     |      level 3      | level 2 | level 2 |  1 |  1 |  1 | 0| 0| 0|      ring: . .. .   .  .. .|
                                                                                               newest
 
 Of its events a tile keeps count, sum, sum of squares (128 bits), smallest and largest, all together and for each
-predicate, the times of the first and the last, and how many fell into each sixteenth of it (up to 255). A window's
-edge that cuts a tile takes the share of its events on this side of the edge, by sixteenths within its populated span;
-measured errors are in docs/windows.md. What tiles hold depends on the dropped events and the newest time alone.
+predicate, the times of the first and the last, how many fell into each sixteenth of it (up to 255), and the sum of
+each quarter. A window's edge that cuts a tile takes the share of its events on this side of the edge, by sixteenths
+within its populated span, and the sum by quarters; measured errors are in docs/windows.md. What tiles hold depends on the dropped events and the newest time alone.
 
 They follow the ring in its block, together with the tables of values (features.values):
 
@@ -28,17 +28,17 @@ from features.jit import inlined, kernel
 
 Int64 = NDArray[np.int64]
 
-LADDER = 36
+LADDER = 20
 WIDTH_SHIFT = 10  # of the narrowest tile: 1,024 ms
 LEVEL_MAX = 22
-PARTS_SHIFT = 4  # sixteen parts
+PARTS_SHIFT, QUARTERS_SHIFT = 4, 2  # sixteen parts, four quarters
 
 TILE_COUNT, TILE_CAPACITY, NEXT_CHANGE_MS, TILE_HEADER_WORDS = range(4)
-START, SPAN, PARTS = 0, 1, 2
-ACCUMULATORS = 4
+START, SPAN, PARTS, QUARTERS = 0, 1, 2, 4
+ACCUMULATORS = 7
 COUNT, SUM, SQUARES_LOW, SQUARES_HIGH, LEAST, MOST, ACCUMULATOR_WORDS = range(7)
 LEVEL_MASK = (1 << WIDTH_SHIFT) - 1
-TILES_STEP = 8
+TILES_STEP = 4
 PART_MAX = 255
 LOW_32 = 0xFFFFFFFF
 
@@ -109,6 +109,8 @@ def _level_at(time_ms: int, level: int, newest_ms: int, ttl_ms: int) -> int:
 def tile_of(heap: Int64, part: int, time_ms: int, predicates: int, tables: int) -> int:
     """The index of the tile that a time lies in, or -1 - the index that it would have."""
     low, high = -1, heap[part + TILE_COUNT]
+    if high > 0 and start_of(heap, tile_at(part, high - 1, predicates, tables)) <= time_ms:
+        low = high - 1  # as nearly always: what a ring drops is newer than what it dropped before
     while high - low > 1:
         middle = (low + high) >> 1
         if start_of(heap, tile_at(part, middle, predicates, tables)) > time_ms:
@@ -133,6 +135,15 @@ def _add_to_part(heap: Int64, tile: int, part: int, count: int) -> None:
 def part_count(heap: Int64, tile: int, part: int) -> int:
     """One sixteenth's count."""
     return (heap[tile + PARTS + part // 8] >> (8 * (part % 8))) & PART_MAX
+
+
+@inlined
+def quarter_sum(heap: Int64, tile: int, quarter: int) -> int:
+    """The sum of one quarter's amounts. The last one is not stored: it is what is left of the tile's."""
+    if quarter < 3:
+        return heap[tile + QUARTERS + quarter]
+    others = heap[tile + QUARTERS] + heap[tile + QUARTERS + 1] + heap[tile + QUARTERS + 2]
+    return heap[tile + ACCUMULATORS + SUM] - others
 
 
 @inlined
@@ -172,6 +183,15 @@ def _raise_tile(heap: Int64, tile: int, level: int) -> None:
         if count:
             time_ms = start + (part << (WIDTH_SHIFT + old - PARTS_SHIFT))
             _add_to_part(heap, tile, (time_ms - wider) >> (WIDTH_SHIFT + level - PARTS_SHIFT), count)
+    first, second, third = quarter_sum(heap, tile, 0), quarter_sum(heap, tile, 1), quarter_sum(heap, tile, 2)
+    fourth = quarter_sum(heap, tile, 3)
+    heap[tile + QUARTERS] = heap[tile + QUARTERS + 1] = heap[tile + QUARTERS + 2] = 0
+    for quarter in range(1 << QUARTERS_SHIFT):
+        time_ms = start + (quarter << (WIDTH_SHIFT + old - QUARTERS_SHIFT))
+        to = (time_ms - wider) >> (WIDTH_SHIFT + level - QUARTERS_SHIFT)
+        if to < 3:
+            total = first if quarter == 0 else second if quarter == 1 else third if quarter == 2 else fourth
+            heap[tile + QUARTERS + to] += total
     heap[tile + START] = wider | level
     heap[tile + SPAN] = (first_ms - wider) << 32 | (last_ms - wider)
 
@@ -213,6 +233,8 @@ def _merge_tiles(heap: Int64, to: int, source: int, predicates: int) -> None:
         count = part_count(heap, source, part)
         if count:
             _add_to_part(heap, to, part, count)
+    for quarter in range(3):
+        heap[to + QUARTERS + quarter] += heap[source + QUARTERS + quarter]
     for accumulator in range(1 + predicates):
         offset = ACCUMULATORS + ACCUMULATOR_WORDS * accumulator
         _merge_accumulators(heap, to + offset, source + offset)
@@ -248,6 +270,9 @@ def add_event(
     first, last = min(first_of(heap, tile), time_ms), max(last_of(heap, tile), time_ms)
     heap[tile + SPAN] = (first - start) << 32 | (last - start)
     _add_to_part(heap, tile, (time_ms - start) >> (WIDTH_SHIFT + level - PARTS_SHIFT), 1)
+    quarter = (time_ms - start) >> (WIDTH_SHIFT + level - QUARTERS_SHIFT)
+    if quarter < 3:
+        heap[tile + QUARTERS + quarter] += amount
     for accumulator in range(1 + predicates):
         if accumulator == 0 or (flags >> (accumulator - 1)) & 1:
             at = tile + ACCUMULATORS + ACCUMULATOR_WORDS * accumulator

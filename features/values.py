@@ -4,7 +4,7 @@ Once an entity has tiles, each column has a table of the values that its events 
 31 bits of the hash and the newest time in units of 1,024 ms. As many values are distinct in a window that ends now as
 the table has times after the window's edge.
 
-A table that would outgrow `TABLE_WORDS_MAX` becomes 2,560 *cells* of 16 bits: a value belongs to the cell of its
+A table that would outgrow `TABLE_WORDS_MAX` becomes 2,816 *cells* of 16 bits: a value belongs to the cell of its
 hash, and a cell keeps the newest time among its values, in units of 2^shift ms. With n of B cells after the edge, the
 window has about -B ln(1 - n/B) values (Whang, Vander-Zanden, Taylor: A linear-time probabilistic counting algorithm,
 1990).
@@ -24,7 +24,7 @@ from features.tiles import LOW_32, TILE_CAPACITY, TILE_HEADER_WORDS, tile_at
 Int64 = NDArray[np.int64]
 
 UNIT_SHIFT = 10  # of a table's times: 1,024 ms
-TABLE_WORDS_MIN, TABLE_WORDS_MAX = 16, 640
+TABLE_WORDS_MIN, TABLE_WORDS_MAX = 16, 704
 CELL_BITS = 16
 CELLS_PER_WORD = 64 // CELL_BITS
 CELLS = TABLE_WORDS_MAX * CELLS_PER_WORD

@@ -17,6 +17,7 @@ for each column, and one that says whether the event's own value is among them. 
 import numpy as np
 from numpy.typing import NDArray
 
+from features.arena import NEVER
 from features.bits import count_bits, high_square, next_bit
 from features.jit import inlined, kernel
 from features.program import AMOUNTS, EXTREMES, OF_SQUARES
@@ -43,6 +44,7 @@ from features.tiles import (
     MOST,
     PART_MAX,
     PARTS_SHIFT,
+    QUARTERS_SHIFT,
     SQUARES_HIGH,
     SQUARES_LOW,
     START,
@@ -52,12 +54,14 @@ from features.tiles import (
     first_of,
     last_of,
     part_count,
+    quarter_sum,
     start_of,
     tile_at,
 )
 from features.values import distinct_since, last_seen_ms
 
 Int64 = NDArray[np.int64]
+UInt16 = NDArray[np.uint16]
 Float64 = NDArray[np.float64]
 
 OUTSIDE, SUMS = 0, 1
@@ -82,27 +86,37 @@ def values_row(columns: int, predicates: int, column: int) -> int:
 @inlined
 def find_edges(
     heap: Int64, position: int, capacity: int, head: int, last: int, time_ms: int, windows_ms: Int64, windows: int,
-    ints: Int64,
+    edges: UInt16, ints: Int64,
 ) -> None:  # fmt: skip
-    """Finds the newest place before each window."""
+    """Finds the newest place before each window: from where it was last time, which is seldom far.
+
+    `edges[w]` says so, by place in memory, which stays the same while events come and go at the ends of the ring. It
+    may say anything: steps from there double.
+    """
     rows, mask = position + HEADER_WORDS, capacity - 1
-    largest = 1
-    while 2 * largest <= last + 1:
-        largest *= 2
-    for window in range(0, windows, 2):
-        # A binary search without branches, two windows at once, so that their reads from memory overlap.
-        other = min(window + 1, windows - 1)
-        edge_ms, other_edge_ms = time_ms - windows_ms[window], time_ms - windows_ms[other]
-        place, other_place, step = -1, -1, largest
-        while step > 0:
-            here = edge_ms - heap[rows + ROW_WORDS * ((head + place + step) & mask)]
-            there = other_edge_ms - heap[rows + ROW_WORDS * ((head + other_place + step) & mask)]
-            # The sign bit is set where a place is inside the window, or none at all.
-            place += step & ~((here | (last - place - step)) >> 63)
-            other_place += step & ~((there | (last - other_place - step)) >> 63)
+    oldest_ms = heap[rows + ROW_WORDS * head] if last >= 0 else -NEVER
+    for window in range(windows):
+        edge_ms = time_ms - windows_ms[window]
+        if oldest_ms > edge_ms:
+            ints[OUTSIDE, window] = -1
+            continue
+        place, step = min((edges[window] - head) & mask, last), 1
+        if heap[rows + ROW_WORDS * ((head + place) & mask)] <= edge_ms:
+            while place + step <= last and heap[rows + ROW_WORDS * ((head + place + step) & mask)] <= edge_ms:
+                place += step
+                step *= 2
+        else:
+            while place > step and heap[rows + ROW_WORDS * ((head + place - step) & mask)] > edge_ms:
+                place -= step
+                step *= 2
+            place = max(place - step, 0)
+        # `place` is outside, and what is `step` further is not.
+        while step > 1:
             step >>= 1
-        ints[OUTSIDE, other] = other_place
+            if place + step <= last and heap[rows + ROW_WORDS * ((head + place + step) & mask)] <= edge_ms:
+                place += step
         ints[OUTSIDE, window] = place
+        edges[window] = (head + place) & mask
 
 
 @inlined
@@ -218,47 +232,56 @@ def count_values(
 
 
 @inlined
-def _share_after(heap: Int64, tile: int, edge_ms: int) -> float:
-    """The share of a tile's events that are after an edge, by sixteenths."""
+def _after(heap: Int64, tile: int, edge_ms: int) -> tuple[float, float]:
+    """The share of a tile's events that are after an edge, by sixteenths, and their sum, by quarters."""
     first, last = first_of(heap, tile), last_of(heap, tile)
     if edge_ms < first:
-        return 1.0
+        return 1.0, float(heap[tile + ACCUMULATORS + SUM])
     if edge_ms >= last:
-        return 0.0
+        return 0.0, 0.0
     start = start_of(heap, tile)
     width = WIDTH_SHIFT + (heap[tile + START] & LEVEL_MASK) - PARTS_SHIFT
     cut = (edge_ms - start) >> width
-    total, after, full = 0, 0, 0
+    total, full = 0, 0
     for part in range(1 << PARTS_SHIFT):
         count = part_count(heap, tile, part)
         total += count
-        after += count if part > cut else 0
         full += count == PART_MAX
+    # Counts that stopped at their largest share what is missing from the tile's.
+    extra = (heap[tile + ACCUMULATORS + COUNT] - total) / full if full else 0.0
     low, high = max(first, start + (cut << width)), min(last + 1, start + ((cut + 1) << width))
-    inside = after + part_count(heap, tile, cut) * (high - 1 - edge_ms) / max(high - low, 1)
-    if full:
-        # Counts that stopped at their largest share what is missing from the tile's.
-        extra = (heap[tile + ACCUMULATORS + COUNT] - total) / full
-        for part in range(cut + 1, 1 << PARTS_SHIFT):
-            inside += extra * (part_count(heap, tile, part) == PART_MAX)
-        inside += extra * (part_count(heap, tile, cut) == PART_MAX) * (high - 1 - edge_ms) / max(high - low, 1)
-    return min(1.0, inside / heap[tile + ACCUMULATORS + COUNT])
+    share_of_cut = (high - 1 - edge_ms) / max(high - low, 1)
+    quarter = cut >> (PARTS_SHIFT - QUARTERS_SHIFT)
+    inside, in_quarter, of_quarter, sums = 0.0, 0.0, 0.0, 0
+    for part in range(1 << PARTS_SHIFT):
+        count = part_count(heap, tile, part)
+        events = count + (extra if count == PART_MAX else 0.0)
+        taken = events if part > cut else events * share_of_cut if part == cut else 0.0
+        inside += taken
+        if part >> (PARTS_SHIFT - QUARTERS_SHIFT) == quarter:
+            in_quarter += taken
+            of_quarter += events
+    for later in range(quarter + 1, 1 << QUARTERS_SHIFT):
+        sums += quarter_sum(heap, tile, later)
+    share = in_quarter / of_quarter if of_quarter else 0.0
+    return min(1.0, inside / heap[tile + ACCUMULATORS + COUNT]), sums + share * quarter_sum(heap, tile, quarter)
 
 
 @inlined
 def _add_tile(
-    heap: Int64, tile: int, share: float, predicates: int, from_window: int, to_window: int, ints: Int64,
-    reals: Float64,
+    heap: Int64, tile: int, share: float, total: float, predicates: int, from_window: int, to_window: int,
+    ints: Int64, reals: Float64,
 ) -> None:  # fmt: skip
-    """Adds a share of a tile to some windows."""
+    """Adds a share of a tile, with this sum of amounts, to some windows."""
     for accumulator in range(1 + predicates):
         at, row = tile + ACCUMULATORS + ACCUMULATOR_WORDS * accumulator, SUMS + SUM_ROWS * accumulator
         if heap[at + COUNT] == 0:
             continue
+        sums = total if accumulator == 0 else share * heap[at + SUM]
         squares = np.uint64(heap[at + SQUARES_LOW]) + TWO_64 * np.uint64(heap[at + SQUARES_HIGH])
         for window in range(from_window, to_window):
             reals[TILE_ROWS * accumulator, window] += share * heap[at + COUNT]
-            reals[TILE_ROWS * accumulator + 1, window] += share * heap[at + SUM]
+            reals[TILE_ROWS * accumulator + 1, window] += sums
             reals[TILE_ROWS * accumulator + 2, window] += share * squares
             ints[row + MINIMUM, window] = min(ints[row + MINIMUM, window], heap[at + LEAST])
             ints[row + MAXIMUM, window] = max(ints[row + MAXIMUM, window], heap[at + MOST])
@@ -275,16 +298,19 @@ def add_tiles(
         tile = tile_at(part, index, predicates, tables)
         if last_of(heap, tile) <= time_ms - windows_ms[windows - 1]:
             break
-        until = 1.0 - _share_after(heap, tile, time_ms)
-        if until <= 0.0:
+        beyond, beyond_sum = _after(heap, tile, time_ms)
+        if beyond >= 1.0:
             continue
         whole = exact
         while whole < windows and first_of(heap, tile) <= time_ms - windows_ms[whole]:
-            share = _share_after(heap, tile, time_ms - windows_ms[whole]) - (1.0 - until)
-            if share > 0.0:
-                _add_tile(heap, tile, share, predicates, whole, whole + 1, ints, reals)
+            share, total = _after(heap, tile, time_ms - windows_ms[whole])
+            if share > beyond:
+                _add_tile(
+                    heap, tile, share - beyond, total - beyond_sum, predicates, whole, whole + 1, ints, reals
+                )  # fmt: skip
             whole += 1
-        _add_tile(heap, tile, until, predicates, whole, windows, ints, reals)
+        total = heap[tile + ACCUMULATORS + SUM] - beyond_sum
+        _add_tile(heap, tile, 1.0 - beyond, total, predicates, whole, windows, ints, reals)
 
 
 @kernel

@@ -47,6 +47,7 @@ Int32 = NDArray[np.int32]
 # Of the budget, the share for slots and table against blocks; both bind at about 250 bytes of block per entity.
 SLOTS_SHARE = 0.3
 BYTES_PER_SLOT = 8 * SLOT_WORDS + 4 + 2 * 2 * 4
+BYTES_PER_EDGE = 2
 # How full the heap stays when room is made: half, so that it is seldom needed.
 KEPT_SHARE = 0.5
 # A batch begins with at least this share of the heap free.
@@ -87,8 +88,12 @@ class HotCache:
             for fact in program.facts.tolist()
         )
         self.work = work_for(program, ring_events_max)
-        self._slots_max = int(bytes_max * SLOTS_SHARE) // BYTES_PER_SLOT
+        windows = program.windows_ms.shape[1]
+        self._bytes_per_slot = BYTES_PER_SLOT + BYTES_PER_EDGE * windows
+        self._slots_max = int(bytes_max * SLOTS_SHARE) // self._bytes_per_slot
         self.slots = np.empty((self._slots_max, SLOT_WORDS), np.int64)
+        # Where each window began when the entity was last asked for: no more than where to begin to look.
+        self.edges = np.empty((self._slots_max, windows), np.uint16)
         self.heap = np.empty(int(bytes_max * (1 - SLOTS_SHARE)) // 8, np.int64)
         self.table = np.full(table_size(self._slots_max), -1, np.int32)
         self.dirty = np.empty(self._slots_max, np.int32)
@@ -127,6 +132,7 @@ class HotCache:
         kept = newest_first[fits | stays[newest_first]]
         kept = kept[np.argsort(slots[kept, POSITION], kind="stable")]
         self.heap_top = compact(kept, self.slots, self.heap)
+        self.edges[: len(kept)] = self.edges[kept]
         self.used = len(kept)
         rebuild_table(self.table, self.slots, self.used)
         still_dirty = np.flatnonzero(self.slots[: self.used, KIND] & DIRTY)
@@ -210,7 +216,7 @@ class HotCache:
     def dirty_bytes(self) -> int:
         """Memory, blocks and slots, of what the next flush would write."""
         blocks = 8 * int(block_words(self.dirty[: self.dirty_count], self.slots, self.heap))
-        return blocks + self.dirty_count * BYTES_PER_SLOT
+        return blocks + self.dirty_count * self._bytes_per_slot
 
     def kinds(self, slots: NDArray[np.integer]) -> Int64:
         """The entity number of each slot."""

@@ -192,6 +192,7 @@ class LocalState:
             self.header.cold_ms,
             found,
             cache.slots,
+            cache.edges,
             cache.heap,
             cache.heap_top,
             cache.block_words_max,

@@ -38,17 +38,18 @@ from features.tiles import (
     fold,
     last_of,
     part_count,
+    quarter_sum,
     start_of,
     tile_at,
     tile_of,
     tile_words,
     tiles_max,
 )
-from features.windows import _share_after
+from features.windows import _after
 
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
 NOW = 1_735_689_600_000
-PARTS = 16
+PARTS, QUARTERS = 16, 4
 PREDICATES, TABLES = 2, 1
 AMOUNT_MAX = 10**13
 # Where the tile header begins on the heap.
@@ -81,6 +82,7 @@ class Tile(NamedTuple):
     first_ms: int
     last_ms: int
     parts: tuple[int, ...]
+    quarters: tuple[int, ...]
     sums: tuple[Sums, ...]
 
 
@@ -120,12 +122,16 @@ def expected_tiles(events: list[Dropped], newest_ms: int, ttl_ms: int) -> list[T
         if end_ms <= newest_ms - ttl_ms:
             continue
         counts = [sum((x.time_ms - start_ms) * PARTS >> shift == part for x in inside) for part in range(PARTS)]
+        quarters = [
+            sum(x.amount for x in inside if (x.time_ms - start_ms) * QUARTERS >> shift == quarter)
+            for quarter in range(QUARTERS)
+        ]
         times_ms = [event.time_ms for event in inside]
         holding = [[x for x in inside if x.flags >> predicate & 1] for predicate in range(PREDICATES)]
         tiles.append(
             Tile(
                 start_ms, end_ms, min(times_ms), max(times_ms),
-                tuple(min(count, PART_MAX) for count in counts),
+                tuple(min(count, PART_MAX) for count in counts), tuple(quarters),
                 tuple(_sums_of(events) for events in (inside, *holding)),
             )
         )  # fmt: skip
@@ -180,7 +186,8 @@ class Tiles:
         for tile in map(self.at, range(len(self))):
             times = (int(edge(self.heap, tile)) for edge in (start_of, end_of, first_of, last_of))
             parts = tuple(int(part_count(self.heap, tile, part)) for part in range(PARTS))
-            found.append(Tile(*times, parts, tuple(self._sums(tile, k) for k in range(1 + PREDICATES))))
+            quarters = tuple(int(quarter_sum(self.heap, tile, quarter)) for quarter in range(QUARTERS))
+            found.append(Tile(*times, parts, quarters, tuple(self._sums(tile, k) for k in range(1 + PREDICATES))))
         return found
 
     def _sums(self, tile: int, accumulator: int) -> Sums:
@@ -193,7 +200,7 @@ class Tiles:
 # --- order and steps -------------------------------------------------------------------------------------------
 
 # Some are such that of two neighbours one would be past the TTL, and the other not, by the time they become one.
-TTLS_MS = [11 * SECOND, 37 * 1024 - 1, 36 << 20, 38 << 14, MINUTE, HOUR, 8 * DAY, 97 * DAY, 3_000 * DAY]
+TTLS_MS = [11 * SECOND, (LADDER + 1) * 1024 - 1, LADDER << 20, (LADDER + 2) << 14, MINUTE, HOUR, 8 * DAY, 97 * DAY, 3_000 * DAY]
 
 
 @st.composite
@@ -379,12 +386,12 @@ def _shares(events: list[Dropped], edges_ms: list[int], newest_ms: int = NOW) ->
     """Of the only tile of these events, the share after each edge."""
     tiles = Tiles(8 * DAY).add(events).go_on(newest_ms)
     assert len(tiles) == 1
-    return [_share_after(tiles.heap, tiles.at(0), edge_ms) for edge_ms in edges_ms]
+    return [_after(tiles.heap, tiles.at(0), edge_ms)[0] for edge_ms in edges_ms]
 
 
-# A tile of 2^15 ms, as one is that is some twenty minutes old; each sixteenth is 2,048 ms wide.
+# A tile of 2^15 ms, as one is that is some ten minutes old; each sixteenth is 2,048 ms wide.
 WIDE_MS, PART_MS = 1 << 15, 1 << 11
-START_MS = NOW - 20 * MINUTE >> 15 << 15
+START_MS = NOW - 10 * MINUTE >> 15 << 15
 
 
 def test_the_tile_of_these_tests_is_as_wide_as_they_say() -> None:
@@ -435,3 +442,21 @@ def test_a_few_events_beside_full_sixteenths_count_as_few() -> None:
 def test_events_of_one_moment_are_before_or_after_an_edge_together() -> None:
     events = [Dropped(START_MS + 5_000, 1)] * 700
     assert _shares(events, [START_MS, START_MS + 4_999, START_MS + 5_000, START_MS + WIDE_MS]) == [1, 1, 0, 0]
+
+
+@given(st.lists(st.tuples(st.integers(0, WIDE_MS - 1), st.integers(-(10**6), 10**6)), min_size=1, max_size=40))
+def test_sums_are_exact_between_quarters(events) -> None:
+    tiles = Tiles(8 * DAY).add([Dropped(START_MS + offset, amount) for offset, amount in events]).go_on(NOW)
+    for quarter in range(QUARTERS + 1):
+        edge_ms = quarter * WIDE_MS // QUARTERS - 1
+        after = sum(amount for offset, amount in events if offset > edge_ms)
+        assert _after(tiles.heap, tiles.at(0), START_MS + edge_ms)[1] == pytest.approx(after, abs=1e-6)
+
+
+def test_within_a_quarter_a_sum_goes_by_its_events() -> None:
+    """One event of 1.00 in the first sixteenth, three of 1.00 in the third, and 90.00 in the second quarter."""
+    places = [(0, 1, 100), (2, 3, 100), (5, 1, 9_000)]
+    events = [Dropped(START_MS + part * PART_MS + k, amount) for part, times, amount in places for k in range(times)]
+    tiles = Tiles(8 * DAY).add(events).go_on(NOW)
+    sums = [_after(tiles.heap, tiles.at(0), START_MS + part * PART_MS - 1)[1] for part in (1, 2, 3, 4, 6)]
+    assert sums == pytest.approx([9_300, 9_300, 9_000, 9_000, 0])
