@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.jit import allocating, inlined, kernel
+from features.prefetch import prefetch
 
 Int64 = NDArray[np.int64]
 UInt64 = NDArray[np.uint64]
@@ -18,6 +19,9 @@ Int32 = NDArray[np.int32]
 
 KEY, POSITION, CAPACITY, HEAD, LENGTH, NEWEST_MS, TICK, KIND = range(8)
 SLOT_WORDS = 8
+LINE_WORDS = 8  # int64 words in a cache line
+# How many rows ahead entries of the table and slots are asked for.
+TABLE_AHEAD, SLOT_AHEAD = 16, 8
 # Bits of the KIND word beside the entity's index: changed since the last snapshot; awaiting its turn in that snapshot;
 # with a row in the database, or in the snapshot on its way there.
 DIRTY, PENDING, STORED = 256, 512, 1024
@@ -28,6 +32,13 @@ NEVER = -(2**62)
 WORDS = 0
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def aligned_words(count: int) -> Int64:
+    """So many words, reserved and not touched, that begin with a cache line."""
+    words = np.empty(count + LINE_WORDS, np.int64)
+    skipped = -words.ctypes.data // words.itemsize % LINE_WORDS
+    return words[skipped : skipped + count]
 
 
 def table_size(slots_max: int) -> int:
@@ -62,8 +73,14 @@ def resolve(
     `words[n, >=entities]`, of which the first are keys, 0 = absent. Writes `found[n, entities]` (-1 = absent) and the
     new slots to `missing` (room for n x entities). Returns how many slots are used now.
     """
-    first_new = used
+    first_new, mask = used, table.shape[0] - 1
     for row in range(words.shape[0]):
+        if row + TABLE_AHEAD < words.shape[0]:
+            for kind in range(entities):
+                prefetch(table, _bucket(words[row + TABLE_AHEAD, kind], kind, mask))
+        if row + SLOT_AHEAD < words.shape[0]:
+            for kind in range(entities):
+                prefetch(slots, max(table[_bucket(words[row + SLOT_AHEAD, kind], kind, mask)], 0))
         for kind in range(entities):
             key = words[row, kind]
             if key == 0:

@@ -18,10 +18,10 @@ from features.jit import inlined
 Int64 = NDArray[np.int64]
 
 WORD_BITS = 64
-# How many words are compared at once.
-SCAN = 32
-_ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
-_ONE = np.uint64(1)
+# How many halves of words, and how many pairs of words, are compared at once.
+SCAN, PAIRS = 32, 4
+ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
+ONE = np.uint64(1)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -88,22 +88,50 @@ def squares_about_mean(typing_context: Any, count: Any, low: Any, high: Any, tot
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def equal_words(typing_context: Any, heap: Any, first: Any, key: Any) -> Any:
-    """`equal_words(heap, first, key)`: bit k is set where `heap[first + k]` is the key, for `SCAN` words of it."""
+def equal_halves(typing_context: Any, heap: Any, first: Any, key: Any) -> Any:
+    """`equal_halves(heap, first, key)`: bit k is set where the k-th 32 bits from `heap[first]` on are the key's lower.
+
+    For `SCAN` of them.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array_type = signature.args[0]
-        view = context.make_array(array_type)(context, builder, arguments[0])
-        lanes = ir.VectorType(ir.IntType(64), SCAN)
-        first_word = cgutils.get_item_pointer(context, builder, array_type, view, [arguments[1]])
-        found = builder.load(builder.bitcast(first_word, lanes.as_pointer()), align=8)
-        single = builder.insert_element(ir.Constant(lanes, ir.Undefined), arguments[2], ir.Constant(ir.IntType(32), 0))
-        places = ir.Constant(ir.VectorType(ir.IntType(32), SCAN), [0] * SCAN)
-        keys = builder.shuffle_vector(single, ir.Constant(lanes, ir.Undefined), places)
-        equal = builder.icmp_signed("==", found, keys)
+        lanes = ir.VectorType(ir.IntType(32), SCAN)
+        found = _load(context, builder, signature.args[0], arguments, lanes)
+        half = builder.trunc(arguments[2], ir.IntType(32))
+        equal = builder.icmp_signed("==", found, _splat(builder, half, lanes))
         return builder.zext(builder.bitcast(equal, ir.IntType(SCAN)), ir.IntType(64))
 
     return types.uint64(heap, types.int64, types.int64), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def pairs_until(typing_context: Any, heap: Any, first: Any, limit: Any) -> Any:
+    """`pairs_until(heap, first, x)`: bit k is set where `heap[first + 2 k]` is at most x, for `PAIRS` words of it."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        number, undefined = ir.IntType(32), ir.Undefined
+        both, lanes = ir.VectorType(ir.IntType(64), 2 * PAIRS), ir.VectorType(ir.IntType(64), PAIRS)
+        loaded = _load(context, builder, signature.args[0], arguments, both)
+        even = ir.Constant(ir.VectorType(number, PAIRS), list(range(0, 2 * PAIRS, 2)))
+        found = builder.shuffle_vector(loaded, ir.Constant(both, undefined), even)
+        until = builder.icmp_signed("<=", found, _splat(builder, arguments[2], lanes))
+        return builder.zext(builder.bitcast(until, ir.IntType(PAIRS)), ir.IntType(64))
+
+    return types.uint64(heap, types.int64, types.int64), generate
+
+
+def _load(context: Any, builder: Any, array_type: Any, arguments: Any, lanes: Any) -> Any:
+    """As many words of an array as there are lanes, from an index on, wherever that lies."""
+    view = context.make_array(array_type)(context, builder, arguments[0])
+    first = cgutils.get_item_pointer(context, builder, array_type, view, [arguments[1]])
+    return builder.load(builder.bitcast(first, lanes.as_pointer()), align=8)
+
+
+def _splat(builder: Any, value: Any, lanes: Any) -> Any:
+    """The value in every lane."""
+    number, undefined = ir.IntType(32), ir.Constant(lanes, ir.Undefined)
+    first = builder.insert_element(undefined, value, ir.Constant(number, 0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(number, lanes.count), None))
 
 
 @inlined
@@ -134,8 +162,8 @@ def clear_bit(heap: Int64, bits: int, place: int) -> None:
 def _count_run(heap: Int64, bits: int, first: int, last: int) -> int:
     """How many bits are set from place `first` to place `last`, which does not wrap."""
     word, last_word = first >> 6, last >> 6
-    above = _ALL << np.uint64(first & 63)
-    below = _ALL >> np.uint64(63 - (last & 63))
+    above = ALL << np.uint64(first & 63)
+    below = ALL >> np.uint64(63 - (last & 63))
     if word == last_word:
         return population(np.uint64(heap[bits + word]) & above & below)
     count = population(np.uint64(heap[bits + word]) & above)
@@ -153,6 +181,23 @@ def count_bits(heap: Int64, bits: int, first: int, last: int, mask: int) -> int:
     if start <= end:
         return _count_run(heap, bits, start, end)
     return _count_run(heap, bits, start, mask) + _count_run(heap, bits, 0, end)
+
+
+@inlined
+def rank_bits(heap: Int64, bits: int, capacity: int, ranks: Int64) -> int:
+    """Writes how many bits are set before each word of a bit set; returns how many there are."""
+    count = 0
+    for word in range(words_of(capacity)):
+        ranks[word] = count
+        count += population(np.uint64(heap[bits + word]))
+    return count
+
+
+@inlined
+def bits_before(heap: Int64, bits: int, ranks: Int64, place: int) -> int:
+    """How many bits are set before a place, which does not wrap; `ranks` as `rank_bits` wrote them."""
+    word = place >> 6
+    return ranks[word] + population(np.uint64(heap[bits + word]) & ~(ALL << np.uint64(place & 63)))
 
 
 @inlined

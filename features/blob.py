@@ -36,8 +36,11 @@ from features.ring import (
     column_at,
     mark_all,
     note_squares,
+    put_word,
     ring_words,
     row_at,
+    whole_lines,
+    word_of,
 )
 from features.tiles import (
     ACCUMULATOR_WORDS,
@@ -191,7 +194,7 @@ def _pack_ring(blobs: UInt8, at: int, slots: Int64, slot: int, heap: Int64, colu
     for column in range(columns):
         words = column_at(position, capacity, column)
         for place in range(length):
-            at = _write_word(blobs, at, heap[words + ((head + place) & (capacity - 1))])
+            at = _write_word(blobs, at, word_of(heap, words, capacity, (head + place) & (capacity - 1)))
     for predicate in range(predicates):
         bits = bits_at(position, capacity, columns, NEWEST + columns + predicate)
         for place in range(length):
@@ -288,7 +291,7 @@ def room_for(
             words = ring_words(ring_events_max, columns, predicates) + TILE_HEADER_WORDS + tables
             words += (rest // TILE_BYTES_MIN + TILES_STEP) * tile_words(predicates)
             words += tables * min(TABLE_WORDS_MAX, rest + TABLE_WORDS_MIN)
-            total += min(words, block_words_max)
+            total += min(whole_lines(words), block_words_max)
         else:
             total += ring_words(_capacity_for(length), columns, predicates)
     return total
@@ -347,7 +350,7 @@ def unpack(
             heap[position + TILES_AT] = part - position
             at = _unpack_tiles(blobs, at, end, heap, part, predicates, tables)
             at = _unpack_tables(blobs, at, end, heap, part, newest_ms, predicates, tables, entries)
-            heap_top = table_at(heap, part, tables, predicates, tables)
+            heap_top = position + whole_lines(table_at(heap, part, tables, predicates, tables) - position)
         heap[position + WORDS] = heap_top - position
         if at != end:
             return -1 - i
@@ -377,7 +380,7 @@ def _unpack_ring(
     for column in range(columns):
         words = column_at(position, capacity, column)
         for place in range(length):
-            heap[words + place] = _read_word(blobs, at)
+            put_word(heap, words, capacity, place, _read_word(blobs, at))
             at += WORD_BYTES
     for predicate in range(predicates):
         bits = bits_at(position, capacity, columns, NEWEST + columns + predicate)

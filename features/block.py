@@ -26,6 +26,8 @@ from features.ring import (
     put,
     ring_words,
     row_at,
+    whole_lines,
+    word_of,
 )
 from features.tiles import (
     NEXT_CHANGE_MS,
@@ -61,9 +63,8 @@ Int64 = NDArray[np.int64]
 def block_words_max(capacity: int, columns: int, predicates: int, tables: int, ttl_ms: int) -> int:
     """Words that a block can have at most; `capacity` is that of a full ring."""
     tiles = tiles_max(ttl_ms) * tile_words(predicates)
-    return (
-        int(ring_words(capacity, columns, predicates)) + TILE_HEADER_WORDS + tables + tiles + tables * TABLE_WORDS_MAX
-    )
+    tile_part = TILE_HEADER_WORDS + tables + tiles + tables * TABLE_WORDS_MAX
+    return int(ring_words(capacity, columns, predicates)) + int(whole_lines(tile_part))
 
 
 @kernel
@@ -111,9 +112,10 @@ def grow_tiles(
     top = part + TILE_HEADER_WORDS + tables + heap[part + TILE_CAPACITY] * tile_words(predicates)
     for table in range(tables):
         top += table_capacity(heap, part, table)
-    heap[heap_top + WORDS] = top - heap_top
+    words = whole_lines(top - heap_top)
+    heap[heap_top + WORDS] = words
     slots[at, POSITION] = heap_top
-    return top
+    return heap_top + words
 
 
 @kernel
@@ -154,7 +156,7 @@ def _first_table(
     target = table_at(heap, part, table, predicates, tables)
     heap[target : target + words] = 0
     for place in range(length):
-        word = heap[column_at(position, capacity, column) + ((head + place) & (capacity - 1))]
+        word = word_of(heap, column_at(position, capacity, column), capacity, (head + place) & (capacity - 1))
         if word != 0:
             time_ms = heap[row_at(position, capacity, head, place) + TIME_MS]
             see_value(heap, part, table, word, time_ms, newest_ms, predicates, tables)

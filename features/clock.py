@@ -20,8 +20,8 @@ FIRST_MS, FORGOTTEN_MS, NEWEST_MS = range(3)
 def forgotten(times_ms: Int64, partitions: Int64, newest_ms: Int64, times: Int64, ttl_ms: int) -> Int64:
     """The time up to which entities are forgotten, at each event: int64[n], NEVER while nothing is that old.
 
-    `partitions[n]` number the rows of `newest_ms[P]`, NEVER where a partition had no event yet. `times` holds the first
-    event time of the state, what was forgotten before, and the newest event time. Moves both arrays on.
+    `newest_ms[P]` is NEVER where a partition, of which `partitions[n]` are the numbers, had no event yet. `times` holds
+    the first event time of the state, what was forgotten before, and the newest event time. Moves both arrays on.
     """
     result = np.empty(times_ms.shape[0], np.int64)
     for event in range(times_ms.shape[0]):

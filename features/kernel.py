@@ -16,11 +16,12 @@ from features.arena import (
     HEAD,
     KIND,
     LENGTH,
+    LINE_WORDS,
     NEVER,
     NEWEST_MS,
     POSITION,
 )
-from features.bits import previous_bit
+from features.bits import previous_bit, words_of
 from features.block import insert
 from features.jit import inlined, kernel
 from features.prefetch import prefetch
@@ -66,9 +67,12 @@ from features.ring import (
     find_word,
     newest_until,
     open_block,
+    ring_words,
     row_at,
+    word_of,
 )
-from features.values import TABLE_WORDS_MAX
+from features.tiles import TILE_COUNT, tile_at
+from features.values import TABLE_WORDS_MAX, place_of_value
 from features.windows import (
     SUM_ROWS,
     SUMS,
@@ -91,10 +95,10 @@ UInt16 = NDArray[np.uint16]
 UInt8 = NDArray[np.uint8]
 Float64 = NDArray[np.float64]
 
-# How many events ahead slots and blocks are asked for, how many lines of the newest rows, int64 words in a cache line.
-SLOT_AHEAD, BLOCK_AHEAD = 4, 2
-LINES_AHEAD = 4
-LINE_WORDS = 8
+# How many events ahead slots, the heads of blocks and what lies within them are asked for.
+SLOT_AHEAD, BLOCK_AHEAD, ROWS_AHEAD, TILES_AHEAD = 6, 4, 2, 1
+# Looking up where a page is costs as much as several lines: the pages of a block are asked for together.
+PAGE_WORDS, TILE_PAGES = 512, 3
 CATEGORIES = 1 << 20
 
 
@@ -106,6 +110,7 @@ class Work(NamedTuple):
     words: Int64
     previous: Int64
     bits: Float64
+    ranks: Int64
     entries: Int64
     seen_keys: Int64
     seen_stamps: Int64
@@ -124,6 +129,7 @@ def work_for(program: Program, ring_events_max: int) -> Work:
         words=np.zeros(max(columns, 1), np.int64),
         previous=np.zeros(max(columns, 1), np.int64),
         bits=np.zeros(1),
+        ranks=np.zeros(words_of(ring_events_max), np.int64),
         entries=np.zeros(TABLE_WORDS_MAX, np.int64),
         seen_keys=seen.keys,
         seen_stamps=seen.stamps,
@@ -132,22 +138,73 @@ def work_for(program: Program, ring_events_max: int) -> Work:
 
 
 @inlined
-def _prefetch(event: int, found: Int32, slots: Int64, heap: Int64) -> None:
-    """Asks for what the next events need: first their slots, then header, newest rows and bit sets of their blocks."""
-    if event + SLOT_AHEAD < found.shape[0]:
-        for kind in range(found.shape[1]):
-            prefetch(slots, found[event + SLOT_AHEAD, kind])
-    if event + BLOCK_AHEAD < found.shape[0]:
-        for kind in range(found.shape[1]):
-            at = found[event + BLOCK_AHEAD, kind]
-            if at < 0:
-                continue
-            position, capacity = slots[at, POSITION], slots[at, CAPACITY]
-            newest = slots[at, HEAD] + slots[at, LENGTH] - 1
-            prefetch(heap, position)
-            for line in range(min(LINES_AHEAD, slots[at, LENGTH] * ROW_WORDS // LINE_WORDS + 1)):
-                place = (newest - line * (LINE_WORDS // ROW_WORDS)) & (capacity - 1)
-                prefetch(heap, position + HEADER_WORDS + ROW_WORDS * place)
+def _prefetch(
+    event: int, words: UInt64, found: Int32, slots: Int64, edges: UInt16, heap: Int64, facts: Int64,
+    columns_of: Int64, tables_of: Int64,
+) -> None:  # fmt: skip
+    """Asks for what the next events need: first their slots, then the pages of their blocks, then what lies within."""
+    for kind in range(found.shape[1]):
+        at = found[event + SLOT_AHEAD, kind] if event + SLOT_AHEAD < found.shape[0] else -1
+        if at >= 0:
+            prefetch(slots, at)
+            prefetch(edges, at)
+    for kind in range(found.shape[1]):
+        at = found[event + BLOCK_AHEAD, kind] if event + BLOCK_AHEAD < found.shape[0] else -1
+        if at >= 0:
+            _prefetch_pages(slots, at, heap, facts[kind, COLUMNS], facts[kind, PREDICATES])
+    for kind in range(found.shape[1]):
+        at = found[event + ROWS_AHEAD, kind] if event + ROWS_AHEAD < found.shape[0] else -1
+        if at >= 0 and slots[at, CAPACITY] > 0:
+            _prefetch_ring(slots, at, edges[at], heap, facts[kind, WINDOWS], facts[kind, COLUMNS])
+    for kind in range(found.shape[1]):
+        at = found[event + TILES_AHEAD, kind] if event + TILES_AHEAD < found.shape[0] else -1
+        if at >= 0 and slots[at, CAPACITY] > 0 and heap[slots[at, POSITION] + TILES_AT]:
+            part = slots[at, POSITION] + heap[slots[at, POSITION] + TILES_AT]
+            _prefetch_tiles(
+                event + TILES_AHEAD, words, heap, part, facts[kind, COLUMNS], facts[kind, PREDICATES],
+                facts[kind, TABLES], columns_of[kind], tables_of[kind],
+            )  # fmt: skip
+
+
+@inlined
+def _prefetch_pages(slots: Int64, at: int, heap: Int64, columns: int, predicates: int) -> None:
+    """Asks for a line of each page of an entity's block."""
+    capacity = slots[at, CAPACITY]
+    reach = ring_words(capacity, columns, predicates)
+    reach += TILE_PAGES * PAGE_WORDS if slots[at, LENGTH] == capacity else 0
+    for page in range(slots[at, POSITION], slots[at, POSITION] + reach, PAGE_WORDS):
+        prefetch(heap, page)
+
+
+@inlined
+def _prefetch_tiles(
+    event: int, words: UInt64, heap: Int64, part: int, columns: int, predicates: int, tables: int, columns_of: Int64,
+    tables_of: Int64,
+) -> None:  # fmt: skip
+    """Asks for the newest tile of an entity, and for where its tables have the event's values."""
+    newest = tile_at(part, heap[part + TILE_COUNT] - 1, predicates, tables)
+    prefetch(heap, newest)
+    prefetch(heap, newest + LINE_WORDS)
+    for column in range(columns):
+        if tables_of[column] >= 0:
+            word = int(np.int64(words[event, columns_of[column]]))
+            prefetch(heap, place_of_value(heap, part, tables_of[column], word, predicates, tables))
+
+
+@inlined
+def _prefetch_ring(slots: Int64, at: int, edges: UInt16, heap: Int64, windows: int, columns: int) -> None:
+    """Asks for an entity's newest row, where its windows began, its squares, columns and bit sets, its tile header."""
+    position, capacity = slots[at, POSITION], slots[at, CAPACITY]
+    rows = position + HEADER_WORDS
+    prefetch(heap, rows + ROW_WORDS * ((slots[at, HEAD] + slots[at, LENGTH] - 1) & (capacity - 1)))
+    for window in range(windows):
+        # The row after it too, which is in the next line where this one is the last of its own.
+        prefetch(heap, rows + ROW_WORDS * (edges[window] & (capacity - 1)))
+        prefetch(heap, rows + ROW_WORDS * ((edges[window] + 1) & (capacity - 1)))
+    for line in range(rows + ROW_WORDS * capacity, bits_at(position, capacity, columns, NEWEST + columns), LINE_WORDS):
+        prefetch(heap, line)
+    if heap[position + TILES_AT]:
+        prefetch(heap, position + heap[position + TILES_AT])
 
 
 @inlined
@@ -155,7 +212,7 @@ def _read_windows(
     heap: Int64, position: int, capacity: int, head: int, length: int, last: int, time_ms: int, newest_ms: int,
     oldest_ms: int, windows_ms: Int64, windows: int, exact: int, columns: int, predicates: int, tables: int,
     tables_of: Int64, needs: Int64, counted: Int64, words: Int64, previous: Int64, edges: UInt16, ints: Int64,
-    reals: Float64, seen_keys: Int64, seen_stamps: Int64, seen_stamp: Int64,
+    reals: Float64, ranks: Int64, seen_keys: Int64, seen_stamps: Int64, seen_stamp: Int64,
 ) -> None:  # fmt: skip
     """Fills `ints` and `reals` with what the windows hold without the event."""
     find_edges(heap, position, capacity, head, last, time_ms, windows_ms, windows, edges, ints)
@@ -168,7 +225,7 @@ def _read_windows(
         if counted[column]:
             row = values_row(columns, predicates, column)
             count_values(
-                heap, position, capacity, head, last, length, columns, column, windows, row, ints,
+                heap, position, capacity, head, last, length, columns, column, windows, row, ints, ranks,
                 seen_keys, seen_stamps, seen_stamp,
             )  # fmt: skip
             for window in range(windows):
@@ -198,7 +255,7 @@ def _read_windows(
 def _newest_with_word(heap: Int64, words: int, capacity: int, head: int, last: int) -> int:
     """The newest place, at most `last`, that has a word in a column; -1 where none does."""
     place = last
-    while place >= 0 and heap[words + ((head + place) & (capacity - 1))] == 0:
+    while place >= 0 and word_of(heap, words, capacity, (head + place) & (capacity - 1)) == 0:
         place -= 1
     return place
 
@@ -232,7 +289,7 @@ def _write_windowless(
     elif column == OF_AMOUNT:
         values[to] = amount_of(heap, position, capacity, head, place) / minor_per_major
     else:
-        other = heap[column_at(position, capacity, column) + ((head + place) & (capacity - 1))]
+        other = word_of(heap, column_at(position, capacity, column), capacity, (head + place) & (capacity - 1))
         if kind == GEO_SPEED:
             values[to] = speed_kmh(word, other, time_ms - then_ms)
         elif instruction[IS_NUMBER]:
@@ -320,12 +377,12 @@ def advance(
     and values are those of the windows at that time, with no event of its own.
     """
     windows_of, facts, columns_of, tables_of, predicates_of, instructions, needs, counted = program
-    ints, reals, own_words, previous, number, entries, seen_keys, seen_stamps, seen_stamp = work
+    ints, reals, own_words, previous, number, ranks, entries, seen_keys, seen_stamps, seen_stamp = work
     for event in range(first, times_ms.shape[0]):
         if heap_top + block_words_max * found.shape[1] > heap.shape[0]:
             return event, heap_top, dirty_count
         time_ms, amount = times_ms[event], amounts[event]
-        _prefetch(event, found, slots, heap)
+        _prefetch(event, words, found, slots, edges, heap, facts, columns_of, tables_of)
         for kind in range(found.shape[1]):
             windows, columns, predicates = facts[kind, WINDOWS], facts[kind, COLUMNS], facts[kind, PREDICATES]
             tables = facts[kind, TABLES]
@@ -364,7 +421,7 @@ def advance(
                     heap, position, capacity, head, length, last, time_ms, slots[at, NEWEST_MS],
                     slots[at, NEWEST_MS] - ttl_ms, windows_of[kind], windows, exact, columns, predicates, tables,
                     tables_of[kind], needs[kind], counted[kind], own_words, previous, edges[at], ints, reals,
-                    seen_keys, seen_stamps, seen_stamp,
+                    ranks, seen_keys, seen_stamps, seen_stamp,
                 )  # fmt: skip
                 exact_all[event, kind] = _write(
                     instructions[kind], facts[kind, INSTRUCTIONS], heap, position, capacity, head, last, columns,

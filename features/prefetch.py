@@ -11,7 +11,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-_WRITE, _KEEP_IN_ALL_CACHES, _DATA = 1, 3, 1
+_READ, _KEEP_IN_ALL_CACHES, _DATA = 0, 3, 1
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -37,7 +37,7 @@ def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
         function = cgutils.get_or_insert_function(
             builder.module, ir.FunctionType(ir.VoidType(), [pointer, number, number, number]), "llvm.prefetch.p0"
         )
-        hints = [ir.Constant(number, hint) for hint in (_WRITE, _KEEP_IN_ALL_CACHES, _DATA)]
+        hints = [ir.Constant(number, hint) for hint in (_READ, _KEEP_IN_ALL_CACHES, _DATA)]
         builder.call(function, [builder.bitcast(address, pointer), *hints])
         return context.get_dummy_value()
 

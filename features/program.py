@@ -19,8 +19,8 @@ KINDS = (
     SINCE_LAST, SINCE_FIRST, GEO_SPEED, LAST,
 ) = range(len(KINDS))  # fmt: skip
 # What is needed of an accumulator's amounts: bits of `needs`.
-AMOUNTS, OF_SQUARES, EXTREMES = 1, 2, 4
-_NEEDS = {"sum": 1, "mean": 1, "ratio": 1, "std": 3, "zscore": 3, "min": 5, "max": 5}
+AMOUNTS, OF_SQUARES, LEAST_OF, MOST_OF = 1, 2, 4, 8
+_NEEDS = {"sum": 1, "mean": 1, "ratio": 1, "std": 3, "zscore": 3, "min": 5, "max": 9}
 
 # What an entity has: words of `facts`.
 WINDOWS, COLUMNS, PREDICATES, TABLES, INSTRUCTIONS, MATRIX_FIRST, MATRIX_END = range(7)

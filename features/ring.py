@@ -4,10 +4,12 @@ A block on the heap, for `capacity` places, C columns and P predicates:
 
     header                      8 words, the first its length
     time, total                 of each place; total: the running total of the amounts up to it
-    squares                     the running total of squared amounts, before each eighth place
-    column 0 .. C-1             one word of each place
+    squares                     the running total of squared amounts up to each fourth place
+    column 0 .. C-1             one word of each place: the lower halves of all, then the upper ones
     bit sets                    high, low, newest 0 .. C-1, predicate 0 .. P-1
     tiles, tables               once events have been dropped (features.tiles)
+
+A block begins with a cache line and takes whole ones, so that four rows are a line: what a window needs of its edge.
 
 A window is a difference of two running totals, modulo 2^64. `high` marks the places that no newer one exceeds, `low`
 those that no newer one undercuts, so that a window's largest amount is the oldest mark in it; `newest` marks the
@@ -20,8 +22,19 @@ on the events alone and not on the order in which they came: events that tie in 
 import numpy as np
 from numpy.typing import NDArray
 
-from features.arena import CAPACITY, HEAD, LENGTH, NEVER, NEWEST_MS, POSITION
-from features.bits import SCAN, clear_bit, equal_words, has_bit, leading_zeros, previous_bit, set_bit, words_of
+from features.arena import CAPACITY, HEAD, LENGTH, LINE_WORDS, NEVER, NEWEST_MS, POSITION
+from features.bits import (
+    ALL,
+    ONE,
+    SCAN,
+    clear_bit,
+    equal_halves,
+    has_bit,
+    leading_zeros,
+    previous_bit,
+    set_bit,
+    words_of,
+)
 from features.jit import inlined, kernel
 
 Int64 = NDArray[np.int64]
@@ -31,9 +44,10 @@ WORDS, DROPPED_MS, UNKNOWN_MS, FIRST_MS, BASE_TOTAL, BASE_SQUARES, PEAK, TILES_A
 HEADER_WORDS = 8
 TIME_MS, TOTAL = range(2)
 ROW_WORDS = 2
-SQUARES_EVERY = 8
+SQUARES_EVERY = 4
 HIGH, LOW, NEWEST = 0, 1, 2
 CAPACITY_MIN = 2
+LOW_32 = 0xFFFFFFFF
 
 
 class Seen:
@@ -80,8 +94,14 @@ def bits_at(position: int, capacity: int, columns: int, number: int) -> int:
 
 @inlined
 def ring_words(capacity: int, columns: int, predicates: int) -> int:
-    """Words of a block without tiles."""
-    return bits_at(0, capacity, columns, NEWEST + columns + predicates)
+    """Words of a block without tiles: whole cache lines."""
+    return whole_lines(bits_at(0, capacity, columns, NEWEST + columns + predicates))
+
+
+@inlined
+def whole_lines(words: int) -> int:
+    """So many words, rounded up to whole cache lines."""
+    return (words + LINE_WORDS - 1) // LINE_WORDS * LINE_WORDS
 
 
 @inlined
@@ -109,44 +129,72 @@ def amount_of(heap: Int64, position: int, capacity: int, head: int, place: int) 
 def squares_until(heap: Int64, position: int, capacity: int, head: int, place: int) -> int:
     """The running total of squared amounts up to a place, modulo 2^64; place -1 is before the oldest."""
     physical = (head + place) & (capacity - 1)
-    first = place - (physical & (SQUARES_EVERY - 1))
-    if first <= 0:
-        first, total = 0, heap[position + BASE_SQUARES]
-    else:
-        total = heap[position + HEADER_WORDS + ROW_WORDS * capacity + physical // SQUARES_EVERY]
-    for k in range(first, place + 1):
-        amount = amount_of(heap, position, capacity, head, k)
+    within = physical & (SQUARES_EVERY - 1)
+    first, rows = place - within, position + HEADER_WORDS
+    if first < 0:
+        total = heap[position + BASE_SQUARES]
+        for k in range(place + 1):
+            amount = amount_of(heap, position, capacity, head, k)
+            total += amount * amount
+        return total
+    total = heap[rows + ROW_WORDS * capacity + physical // SQUARES_EVERY]
+    older = heap[rows + ROW_WORDS * (physical - within) + TOTAL]
+    # As many steps each time, which costs less than a choice.
+    for k in range(1, SQUARES_EVERY):
+        newer = heap[rows + ROW_WORDS * (physical - within + k) + TOTAL]
+        amount = newer - older if k <= within else 0
         total += amount * amount
+        older = newer
     return total
 
 
 @inlined
 def note_squares(heap: Int64, position: int, capacity: int, head: int, first: int, last: int) -> None:
-    """Writes the running totals of squares before each eighth place among first..last."""
+    """Writes the running totals of squares up to each fourth place among first..last."""
     for place in range(first, last + 1):
         physical = (head + place) & (capacity - 1)
         if physical & (SQUARES_EVERY - 1) == 0:
             at = position + HEADER_WORDS + ROW_WORDS * capacity + physical // SQUARES_EVERY
-            heap[at] = squares_until(heap, position, capacity, head, place - 1)
+            amount = amount_of(heap, position, capacity, head, place)
+            heap[at] = squares_until(heap, position, capacity, head, place - 1) + amount * amount
+
+
+@inlined
+def word_of(heap: Int64, at: int, capacity: int, physical: int) -> int:
+    """The word of a place in the column at `at`."""
+    half, shift = at + physical // 2, 32 * (physical & 1)
+    return (heap[half] >> shift & LOW_32) | (heap[half + capacity // 2] >> shift << 32)
+
+
+@inlined
+def put_word(heap: Int64, at: int, capacity: int, physical: int, word: int) -> None:
+    """Writes the word of a place in the column at `at`."""
+    half, shift = at + physical // 2, 32 * (physical & 1)
+    other = LOW_32 << (32 - shift)
+    heap[half] = (heap[half] & other) | ((word & LOW_32) << shift)
+    heap[half + capacity // 2] = (heap[half + capacity // 2] & other) | ((word >> 32 & LOW_32) << shift)
 
 
 @inlined
 def _find_in_run(heap: Int64, at: int, capacity: int, first: int, last: int, key: int) -> int:
-    """The last of the words first..last that equals the key, -1 where none does."""
+    """The last place in memory of first..last whose word in the column at `at` is the key, -1 where none is."""
     if capacity < SCAN:
         place = last
-        while place >= first and heap[at + place] != key:
+        while place >= first and word_of(heap, at, capacity, place) != key:
             place -= 1
         return place if place >= first else -1
     block = last - last % SCAN
-    hits = equal_words(heap, at + block, np.int64(key)) << np.uint64(63 - last % SCAN)
-    shifted = 63 - last % SCAN
-    while hits == 0 and block > first:
+    below = ALL >> np.uint64(63 - last % SCAN)
+    while block + SCAN > first:
+        hits = equal_halves(heap, at + block // 2, np.int64(key)) & below
+        while hits != 0:
+            place = block + 63 - leading_zeros(hits)
+            if word_of(heap, at, capacity, place) == key:
+                return place if place >= first else -1
+            hits ^= ONE << np.uint64(place - block)
         block -= SCAN
-        shifted = 64 - SCAN
-        hits = equal_words(heap, at + block, np.int64(key)) << np.uint64(shifted)
-    place = block + 63 - shifted - leading_zeros(hits)
-    return place if hits != 0 and place >= first else -1
+        below = ALL
+    return -1
 
 
 @inlined
@@ -201,8 +249,9 @@ def copy_ring(slots: Int64, at: int, heap: Int64, to: int, capacity: int, column
         heap[to + HEADER_WORDS + ROW_WORDS * capacity + k] = heap[position + HEADER_WORDS + ROW_WORDS * old + k]
     for column in range(columns):
         source, target = column_at(position, old, column), column_at(to, capacity, column)
-        for k in range(old):
+        for k in range(old // 2):
             heap[target + k] = heap[source + k]
+            heap[target + capacity // 2 + k] = heap[source + old // 2 + k]
     for number in range(NEWEST + columns + predicates):
         source, target = bits_at(position, old, columns, number), bits_at(to, capacity, columns, number)
         for k in range(words_of(capacity)):
@@ -240,7 +289,7 @@ def _comes_before(
         return bool(amount < other)
     physical = (head + place) & (capacity - 1)
     for column in range(columns):
-        word = heap[column_at(position, capacity, column) + physical]
+        word = word_of(heap, column_at(position, capacity, column), capacity, physical)
         if event_words[column] != word:
             return bool(event_words[column] < word)
     for predicate in range(predicates):
@@ -305,7 +354,7 @@ def _mark_append(slots: Int64, at: int, heap: Int64, columns: int, previous: Int
         bits = bits_at(position, capacity, columns, NEWEST + column)
         if previous[column] >= 0:
             clear_bit(heap, bits, (head + previous[column]) & mask)
-        if heap[column_at(position, capacity, column) + physical] != 0:
+        if word_of(heap, column_at(position, capacity, column), capacity, physical) != 0:
             set_bit(heap, bits, physical)
         else:
             clear_bit(heap, bits, physical)
@@ -336,7 +385,7 @@ def mark_all(
         seen_stamp[0] += 1
         words, bits = column_at(position, capacity, column), bits_at(position, capacity, columns, NEWEST + column)
         for place in range(length - 1, -1, -1):
-            word = heap[words + ((head + place) & mask)]
+            word = word_of(heap, words, capacity, (head + place) & mask)
             if word != 0 and add_seen(seen_keys, seen_stamps, seen_stamp[0], word):
                 set_bit(heap, bits, (head + place) & mask)
 
@@ -356,7 +405,7 @@ def put(
         newer, older = (head + k) & mask, (head + k - 1) & mask
         for column in range(columns):
             words = column_at(position, capacity, column)
-            heap[words + newer] = heap[words + older]
+            put_word(heap, words, capacity, newer, word_of(heap, words, capacity, older))
         for predicate in range(predicates):
             bits = bits_at(position, capacity, columns, NEWEST + columns + predicate)
             if has_bit(heap, bits, older):
@@ -367,7 +416,7 @@ def put(
     heap[row + TIME_MS] = time_ms
     heap[row + TOTAL] = total_until(heap, position, capacity, head, place - 1) + amount
     for column in range(columns):
-        heap[column_at(position, capacity, column) + physical] = event_words[column]
+        put_word(heap, column_at(position, capacity, column), capacity, physical, event_words[column])
     for predicate in range(predicates):
         bits = bits_at(position, capacity, columns, NEWEST + columns + predicate)
         if (flags >> predicate) & 1:

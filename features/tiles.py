@@ -10,7 +10,8 @@ as wide as it is old:
 Of its events a tile keeps count, sum, sum of squares (128 bits), smallest and largest, all together and for each
 predicate, the times of the first and the last, how many fell into each sixteenth of it (up to 255), and the sum of
 each quarter. A window's edge that cuts a tile takes the share of its events on this side of the edge, by sixteenths
-within its populated span, and the sum by quarters; measured errors are in docs/windows.md. What tiles hold depends on the dropped events and the newest time alone.
+within its populated span, and the sum by quarters; measured errors are in docs/windows.md. What tiles hold depends on
+the dropped events and the newest time alone.
 
 They follow the ring in its block, together with the tables of values (features.values):
 

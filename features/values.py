@@ -105,6 +105,12 @@ def _entry_of(heap: Int64, at: int, capacity: int, mark: int) -> int:
 
 
 @inlined
+def place_of_value(heap: Int64, part: int, table: int, word: int, predicates: int, tables: int) -> int:
+    """Where `see_value` begins to look for a value."""
+    return table_at(heap, part, table, predicates, tables) + ((_mark(word) * table_capacity(heap, part, table)) >> 31)
+
+
+@inlined
 def read_cell(heap: Int64, at: int, cell: int) -> int:
     """The time in a cell, modulo 2^16; 0 where nothing was seen."""
     return heap[at + cell // CELLS_PER_WORD] >> (CELL_BITS * (cell % CELLS_PER_WORD)) & CELL_MASK

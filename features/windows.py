@@ -18,9 +18,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.arena import NEVER
-from features.bits import count_bits, high_square, next_bit
+from features.bits import (
+    ALL,
+    PAIRS,
+    bits_before,
+    count_bits,
+    high_square,
+    next_bit,
+    pairs_until,
+    population,
+    rank_bits,
+)
 from features.jit import inlined, kernel
-from features.program import AMOUNTS, EXTREMES, OF_SQUARES
+from features.program import AMOUNTS, LEAST_OF, MOST_OF, OF_SQUARES
 from features.ring import (
     HEADER_WORDS,
     HIGH,
@@ -34,6 +44,7 @@ from features.ring import (
     column_at,
     squares_until,
     total_until,
+    word_of,
 )
 from features.tiles import (
     ACCUMULATOR_WORDS,
@@ -100,23 +111,42 @@ def find_edges(
         if oldest_ms > edge_ms:
             ints[OUTSIDE, window] = -1
             continue
-        place, step = min((edges[window] - head) & mask, last), 1
-        if heap[rows + ROW_WORDS * ((head + place) & mask)] <= edge_ms:
-            while place + step <= last and heap[rows + ROW_WORDS * ((head + place + step) & mask)] <= edge_ms:
-                place += step
-                step *= 2
-        else:
-            while place > step and heap[rows + ROW_WORDS * ((head + place - step) & mask)] > edge_ms:
-                place -= step
-                step *= 2
-            place = max(place - step, 0)
-        # `place` is outside, and what is `step` further is not.
-        while step > 1:
-            step >>= 1
-            if place + step <= last and heap[rows + ROW_WORDS * ((head + place + step) & mask)] <= edge_ms:
-                place += step
+        place = min((edges[window] - head) & mask, last)
+        # As a rule the edge is in the same line of four rows, which are compared at once, or right behind it.
+        line = (head + place) & mask & -PAIRS
+        first = place - ((head + place) & mask & (PAIRS - 1))
+        low, high = max(0, -first), min(PAIRS - 1, last - first)
+        counted = (ALL << np.uint64(low)) & (ALL >> np.uint64(63 - high))
+        until = population(pairs_until(heap, rows + ROW_WORDS * line, edge_ms) & counted)
+        place = first + low + until - 1
+        beyond = (
+            place == first + high and place < last and heap[rows + ROW_WORDS * ((head + place + 1) & mask)] <= edge_ms
+        )
+        if until == 0 or beyond:
+            place = _last_until(heap, rows, head, mask, last, max(place, 0), edge_ms)
         ints[OUTSIDE, window] = place
         edges[window] = (head + place) & mask
+
+
+@kernel
+def _last_until(heap: Int64, rows: int, head: int, mask: int, last: int, place: int, edge_ms: int) -> int:
+    """The last place whose time is not after the edge, as that of place 0 is not; looked for from `place` on."""
+    step = 1
+    if heap[rows + ROW_WORDS * ((head + place) & mask)] <= edge_ms:
+        while place + step <= last and heap[rows + ROW_WORDS * ((head + place + step) & mask)] <= edge_ms:
+            place += step
+            step *= 2
+    else:
+        while place > step and heap[rows + ROW_WORDS * ((head + place - step) & mask)] > edge_ms:
+            place -= step
+            step *= 2
+        place = max(place - step, 0)
+    # `place` is not after the edge, and what is `step` further is.
+    while step > 1:
+        step >>= 1
+        if place + step <= last and heap[rows + ROW_WORDS * ((head + place + step) & mask)] <= edge_ms:
+            place += step
+    return place
 
 
 @inlined
@@ -149,26 +179,28 @@ def sum_all(
                 ints[SUMS + SQ_LOW, window] = 0
                 for place in range(outside + 1, last + 1):
                     _add_square(ints, SUMS, window, amount_of(heap, position, capacity, head, place))
-    if needs & EXTREMES:
-        if last == length - 1:
-            _extremes_by_marks(heap, position, capacity, head, last, columns, windows, ints)
-        else:
+    if last < length - 1:
+        if needs & (LEAST_OF | MOST_OF):
             _extremes_by_scan(heap, position, capacity, head, last, windows, ints)
+        return
+    if needs & LEAST_OF:
+        _extremes_by_marks(heap, position, capacity, head, last, columns, LOW, windows, MINIMUM, NOTHING_LEAST, ints)
+    if needs & MOST_OF:
+        _extremes_by_marks(heap, position, capacity, head, last, columns, HIGH, windows, MAXIMUM, NOTHING_MOST, ints)
 
 
 @inlined
 def _extremes_by_marks(
-    heap: Int64, position: int, capacity: int, head: int, last: int, columns: int, windows: int, ints: Int64
-) -> None:
-    highs, lows = bits_at(position, capacity, columns, HIGH), bits_at(position, capacity, columns, LOW)
+    heap: Int64, position: int, capacity: int, head: int, last: int, columns: int, marks: int, windows: int,
+    extreme: int, nothing: int, ints: Int64,
+) -> None:  # fmt: skip
+    bits = bits_at(position, capacity, columns, marks)
     for window in range(windows):
         first = ints[OUTSIDE, window] + 1
-        ints[SUMS + MINIMUM, window], ints[SUMS + MAXIMUM, window] = NOTHING_LEAST, NOTHING_MOST
+        ints[SUMS + extreme, window] = nothing
         if first <= last:
-            low = next_bit(heap, lows, head + first, head + last, capacity - 1) - head
-            high = next_bit(heap, highs, head + first, head + last, capacity - 1) - head
-            ints[SUMS + MINIMUM, window] = amount_of(heap, position, capacity, head, low)
-            ints[SUMS + MAXIMUM, window] = amount_of(heap, position, capacity, head, high)
+            place = next_bit(heap, bits, head + first, head + last, capacity - 1) - head
+            ints[SUMS + extreme, window] = amount_of(heap, position, capacity, head, place)
 
 
 @kernel
@@ -213,20 +245,35 @@ def sum_predicate(
 @inlined
 def count_values(
     heap: Int64, position: int, capacity: int, head: int, last: int, length: int, columns: int, column: int,
-    windows: int, row: int, ints: Int64, seen_keys: Int64, seen_stamps: Int64, seen_stamp: Int64,
+    windows: int, row: int, ints: Int64, ranks: Int64, seen_keys: Int64, seen_stamps: Int64, seen_stamp: Int64,
 ) -> None:  # fmt: skip
     """Counts the distinct values of a column in each window: by marks, or one by one for an event that is late."""
-    bits, words = bits_at(position, capacity, columns, NEWEST + column), column_at(position, capacity, column)
+    if last < length - 1:
+        words = column_at(position, capacity, column)
+        _count_one_by_one(heap, words, capacity, head, last, windows, row, ints, seen_keys, seen_stamps, seen_stamp)
+        return
+    bits = bits_at(position, capacity, columns, NEWEST + column)
+    marks = rank_bits(heap, bits, capacity, ranks)
+    before_head = bits_before(heap, bits, ranks, head)
+    for window in range(windows):
+        outside = ints[OUTSIDE, window]
+        first = (head + outside + 1) & (capacity - 1)
+        inside = before_head - bits_before(heap, bits, ranks, first) + (marks if first >= head else 0)
+        ints[row, window] = inside if outside < last else 0
+
+
+@kernel
+def _count_one_by_one(
+    heap: Int64, words: int, capacity: int, head: int, last: int, windows: int, row: int, ints: Int64,
+    seen_keys: Int64, seen_stamps: Int64, seen_stamp: Int64,
+) -> None:  # fmt: skip
     newest, count = last, 0
     seen_stamp[0] += 1
     for window in range(windows):
         outside = ints[OUTSIDE, window]
-        if last == length - 1:
-            count += count_bits(heap, bits, head + outside + 1, head + newest, capacity - 1)
-        else:
-            for place in range(outside + 1, newest + 1):
-                word = heap[words + ((head + place) & (capacity - 1))]
-                count += word != 0 and add_seen(seen_keys, seen_stamps, seen_stamp[0], word)
+        for place in range(outside + 1, newest + 1):
+            word = word_of(heap, words, capacity, (head + place) & (capacity - 1))
+            count += word != 0 and add_seen(seen_keys, seen_stamps, seen_stamp[0], word)
         ints[row, window] = count
         newest = outside
 

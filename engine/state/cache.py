@@ -26,6 +26,7 @@ from features.arena import (
     STORED,
     TICK,
     WORDS,
+    aligned_words,
     block_words,
     compact,
     count_new,
@@ -88,13 +89,13 @@ class HotCache:
             for fact in program.facts.tolist()
         )
         self.work = work_for(program, ring_events_max)
-        windows = program.windows_ms.shape[1]
+        windows = int(program.windows_ms.shape[1])
         self._bytes_per_slot = BYTES_PER_SLOT + BYTES_PER_EDGE * windows
         self._slots_max = int(bytes_max * SLOTS_SHARE) // self._bytes_per_slot
-        self.slots = np.empty((self._slots_max, SLOT_WORDS), np.int64)
+        self.slots = aligned_words(self._slots_max * SLOT_WORDS).reshape(-1, SLOT_WORDS)
         # Where each window began when the entity was last asked for: no more than where to begin to look.
         self.edges = np.empty((self._slots_max, windows), np.uint16)
-        self.heap = np.empty(int(bytes_max * (1 - SLOTS_SHARE)) // 8, np.int64)
+        self.heap = aligned_words(int(bytes_max * (1 - SLOTS_SHARE)) // 8)
         self.table = np.full(table_size(self._slots_max), -1, np.int32)
         self.dirty = np.empty(self._slots_max, np.int32)
         self.heap_top = 0

@@ -80,8 +80,9 @@ class LocalState:
             self._partitions[partition] = PartitionDedupe(config.state.dedupe_entries_max, counters)
             if store is not None:
                 self._partitions[partition].load(partition, store)
-        self._numbers = {partition: number for number, partition in enumerate(sorted(self._partitions))}
-        self._newest_ms = np.array([self._partitions[p].counters[DEDUPE_NEWEST_MS] for p in self._numbers], np.int64)
+        self._newest_ms = np.full(max(self._partitions, default=-1) + 1, NEVER)
+        for partition, dedupe in self._partitions.items():
+            self._newest_ms[partition] = dedupe.counters[DEDUPE_NEWEST_MS]
         self._reserve(0)
 
     def _reserve(self, events: int) -> None:
@@ -138,21 +139,18 @@ class LocalState:
 
     def _forgotten_ms(self, batch: Batch) -> Int64:
         """Up to when entities are forgotten, for each event; the clock goes on with them."""
-        present = np.unique(batch.partitions)
-        for partition in present.tolist():
-            if partition not in self._numbers:
-                self._numbers[partition] = len(self._numbers)
-                self._newest_ms = np.append(self._newest_ms, NEVER)
-        numbers = np.array([self._numbers[p] for p in present.tolist()], np.int64)
-        rows = numbers[np.searchsorted(present, batch.partitions)]
-        return forgotten(batch.times_ms, rows, self._newest_ms, self._times_ms, self._config.ttl_ms)
+        partitions_end = int(batch.partitions.max(initial=-1)) + 1
+        if partitions_end > len(self._newest_ms):
+            missing = np.full(partitions_end - len(self._newest_ms), NEVER)
+            self._newest_ms = np.append(self._newest_ms, missing)
+        return forgotten(batch.times_ms, batch.partitions, self._newest_ms, self._times_ms, self._config.ttl_ms)
 
     def _advance(
         self, batch: Batch, forgotten_ms: Int64, rows: slice, missing: NDArray[np.bool_], compute: bool
     ) -> None:
         cache, events = self._cache, rows.stop - rows.start
         if not cache.has_room(events):
-            self._make_room(events)
+            self.make_room(events)
         found = cache.find(batch.words[rows], self.finish_flush)
         missing[rows] = found.min(axis=1) < 0
         done = 0
@@ -162,10 +160,11 @@ class LocalState:
             before = done
             done = self._run(batch, rows, forgotten_ms, found, done, compute=compute)
             if done < events:
-                found = renumbered(found, self._make_room(0))
+                found = renumbered(found, self.make_room(0))
             assert done == events or done > before or before == 0
 
-    def _make_room(self, events: int) -> Int32:
+    def make_room(self, events: int) -> Int32:
+        """Room for a batch of so many events: as `HotCache.make_room`, once the newest snapshot is on disk."""
         self.finish_flush()
         return self._cache.make_room(events)
 
@@ -221,7 +220,7 @@ class LocalState:
         batch.words[0] = 0
         batch.words[0, kind] = key_hash
         if not self._cache.has_room(1):
-            self._make_room(1)
+            self.make_room(1)
         found = self._cache.find(batch.words, self.finish_flush)
         slot = self._cache.slots[found[0, kind]]
         if slot[LENGTH] == 0 or slot[NEWEST_MS] <= self._times_ms[FORGOTTEN_MS]:
@@ -244,7 +243,7 @@ class LocalState:
         snapshot.protect(np.zeros((1, 1), np.int32))
         list(snapshot.rows(1))
         self._cache.note_deleted([])
-        self._cache.make_room(1)
+        self.make_room(1)
         self._cache.read_back([], np.empty(0, np.int64))
         newest_of(np.zeros(2, np.uint8))
 

@@ -18,6 +18,7 @@ from features.ring import (
     bits_at,
     column_at,
     row_at,
+    word_of,
 )
 from features.spec import FeatureSpec
 from features.tiles import (
@@ -111,7 +112,9 @@ def _ring(slot: Int64, block: Int64, columns: int, predicates: tuple[str, ...]) 
     events = []
     for place in range(length):
         physical = (head + place) & (capacity - 1)
-        words = tuple(int(block[column_at(0, capacity, column) + physical]) % 2**64 for column in range(columns))
+        words = tuple(
+            int(word_of(block, column_at(0, capacity, column), capacity, physical)) % 2**64 for column in range(columns)
+        )
         held = tuple(
             name
             for number, name in enumerate(predicates)

@@ -7,16 +7,22 @@ from hypothesis import strategies as st
 from numba import njit
 
 from features.bits import (
+    PAIRS,
+    SCAN,
     WORD_BITS,
+    bits_before,
     clear_bit,
     count_bits,
+    equal_halves,
     has_bit,
     high_square,
     leading_zeros,
     lowest_bit,
     next_bit,
+    pairs_until,
     population,
     previous_bit,
+    rank_bits,
     set_bit,
     squares_about_mean,
     words_of,
@@ -169,3 +175,37 @@ def test_equal_amounts_have_no_spread_at_all(amount: int, count: int) -> None:
     squares = count * amount * amount
     found = _squares_about_mean(count, np.uint64(squares % 2**64), np.uint64(squares >> 64), count * amount)
     assert found == 0
+
+
+# --- many words at once ----------------------------------------------------------------------------------------
+
+
+@compiled
+def _compared(heap, first, value):
+    return equal_halves(heap, first, value), pairs_until(heap, first, value)
+
+
+@given(
+    st.lists(st.integers(-3, 3), min_size=SCAN, max_size=SCAN),
+    st.integers(-3, 3),
+    st.integers(-3, 3),
+    st.integers(0, 3),
+)
+def test_words_are_compared_side_by_side(values: list[int], key: int, upper: int, first: int) -> None:
+    heap = np.full(SCAN + first, 9, np.int64)
+    halves = heap.view(np.int32)[2 * first : 2 * first + SCAN]
+    halves[:] = values
+    equal, _ = _compared(heap, first, (upper << 32) + (key & 0xFFFFFFFF))
+    assert int(equal) == sum((value == key) << k for k, value in enumerate(values))
+    heap[first : first + 2 * PAIRS] = values[: 2 * PAIRS]
+    _, until = _compared(heap, first, key)
+    assert int(until) == sum((values[2 * k] <= key) << k for k in range(PAIRS))
+
+
+@given(_rings(), st.data())
+def test_ranks_count_the_bits_before_a_place(ring, data: st.DataObject) -> None:
+    heap, places, *_ = ring
+    ranks = np.zeros(words_of(len(places)), np.int64)
+    assert rank_bits(heap, AT, len(places), ranks) == sum(places)
+    place = data.draw(st.integers(0, len(places) - 1))
+    assert bits_before(heap, AT, ranks, place) == sum(places[:place])

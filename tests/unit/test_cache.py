@@ -33,8 +33,10 @@ from features.ring import (
     bits_at,
     column_at,
     open_block,
+    put_word,
     ring_words,
     row_at,
+    word_of,
 )
 from tests.build import batch_of, small_config
 from tests.memory_store import MemoryStore
@@ -381,7 +383,7 @@ def _packed(ring: Ring, head: int = 0) -> bytes:
         total = signed((total + amount) % 2**64)
         heap[row + TIME_MS], heap[row + TOTAL] = time_ms, total
         for column, word in enumerate(words):
-            heap[column_at(at, capacity, column) + physical] = word
+            put_word(heap, column_at(at, capacity, column), capacity, physical, word)
         for predicate in np.flatnonzero(holds).tolist():
             set_bit(heap, bits_at(at, capacity, ring.columns, NEWEST + ring.columns + predicate), physical)
     cache.slots[0, [POSITION, CAPACITY, HEAD, LENGTH]] = (at, capacity, head, len(ring.events))
@@ -404,7 +406,9 @@ def _unpacked(blob: bytes, columns: int, predicates: int) -> Ring | None:
     events = []
     for place in range(length):
         time_ms = int(heap[row_at(position, capacity, 0, place) + TIME_MS])
-        words = tuple(int(heap[column_at(position, capacity, column) + place]) for column in range(columns))
+        words = tuple(
+            int(word_of(heap, column_at(position, capacity, column), capacity, place)) for column in range(columns)
+        )
         bits = (bits_at(position, capacity, columns, NEWEST + columns + predicate) for predicate in range(predicates))
         holds = tuple(bool(heap[at] >> place & 1) for at in bits)
         events.append((time_ms, int(amount_of(heap, position, capacity, 0, place)), words, holds))

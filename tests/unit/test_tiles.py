@@ -200,7 +200,17 @@ class Tiles:
 # --- order and steps -------------------------------------------------------------------------------------------
 
 # Some are such that of two neighbours one would be past the TTL, and the other not, by the time they become one.
-TTLS_MS = [11 * SECOND, (LADDER + 1) * 1024 - 1, LADDER << 20, (LADDER + 2) << 14, MINUTE, HOUR, 8 * DAY, 97 * DAY, 3_000 * DAY]
+TTLS_MS = [
+    11 * SECOND,
+    (LADDER + 1) * 1024 - 1,
+    LADDER << 20,
+    (LADDER + 2) << 14,
+    MINUTE,
+    HOUR,
+    8 * DAY,
+    97 * DAY,
+    3_000 * DAY,
+]
 
 
 @st.composite
