@@ -5,7 +5,7 @@
     what follows                1 byte: HAS_DROPPED | HAS_UNKNOWN | HAS_TILES
     newest - dropped, - unknown, - first event time     varints, where there are any
     ring                        length; times as differences; amounts; words of the columns as they are; predicate bits
-    tiles                       count; of each: level, start, span, sixteenths, accumulators
+    tiles                       count; of each: level, start, span, parts, quarters, accumulators
     tables                      of each: unit of its cells and the cells, or the values of the last TTL by hash
 
 Everything that only makes reading quick (running totals, marks, places in a table) is made anew when a blob is read.
@@ -50,6 +50,7 @@ from features.tiles import (
     LOW_32,
     NEXT_CHANGE_MS,
     PARTS,
+    PARTS_WORDS,
     QUARTERS,
     SPAN,
     START,
@@ -82,8 +83,8 @@ HAS_DROPPED, HAS_UNKNOWN, HAS_TILES = 1, 2, 4
 VARINT_BYTES_MAX = 10
 WORD_BYTES = 8
 HEADER_BYTES_MAX = 2 + 5 * VARINT_BYTES_MAX
-# Level, start, span, sixteenths, quarters and six numbers.
-TILE_BYTES_MIN = 4 + 2 * WORD_BYTES + 3 + 6
+# Level, start, span, parts, quarters and six numbers.
+TILE_BYTES_MIN = 4 + PARTS_WORDS * WORD_BYTES + 3 + 6
 
 
 @kernel
@@ -220,8 +221,8 @@ def _pack_tiles(blobs: UInt8, at: int, heap: Int64, part: int, predicates: int, 
         first = heap[tile + SPAN] >> 32 & LOW_32
         at = _write_varint(blobs, at, first)
         at = _write_varint(blobs, at, (heap[tile + SPAN] & LOW_32) - first)
-        at = _write_word(blobs, at, heap[tile + PARTS])
-        at = _write_word(blobs, at, heap[tile + PARTS + 1])
+        for k in range(PARTS_WORDS):
+            at = _write_word(blobs, at, heap[tile + PARTS + k])
         for quarter in range(3):
             at = _write_varint(blobs, at, heap[tile + QUARTERS + quarter])
         for accumulator in range(1 + predicates):
@@ -410,8 +411,9 @@ def _unpack_tiles(blobs: UInt8, at: int, end: int, heap: Int64, part: int, predi
         span, at = _read_varint(blobs, at, end)
         heap[tile + START] = start << WIDTH_SHIFT | level
         heap[tile + SPAN] = first << 32 | (first + span)
-        heap[tile + PARTS], heap[tile + PARTS + 1] = _read_word(blobs, at), _read_word(blobs, at + WORD_BYTES)
-        at += 2 * WORD_BYTES
+        for k in range(PARTS_WORDS):
+            heap[tile + PARTS + k] = _read_word(blobs, at)
+            at += WORD_BYTES
         for quarter in range(3):
             heap[tile + QUARTERS + quarter], at = _read_varint(blobs, at, end)
         for accumulator in range(1 + predicates):

@@ -1,16 +1,16 @@
 """What is left of the events that a ring dropped: sums by time tile.
 
 Tiles are aligned to the epoch. One of level l is 2^(10+l) ms wide; two neighbours become one of the next level as soon
-as the entity's newest event is `LADDER` of their widths past the end of both, so that a tile is between 1/20 and 1/10
+as the entity's newest event is `LADDER` of their widths past the end of both, so that a tile is between 1/16 and 1/8
 as wide as it is old:
 
     |      level 3      | level 2 | level 2 |  1 |  1 |  1 | 0| 0| 0|      ring: . .. .   .  .. .|
                                                                                               newest
 
 Of its events a tile keeps count, sum, sum of squares (128 bits), smallest and largest, all together and for each
-predicate, the times of the first and the last, how many fell into each sixteenth of it (up to 255), and the sum of
-each quarter. A window's edge that cuts a tile takes the share of its events on this side of the edge, by sixteenths
-within its populated span, and the sum by quarters; measured errors are in docs/windows.md. What tiles hold depends on
+predicate, the times of the first and the last, how many fell into each of 32 parts of it (up to 255), and the sum of
+each quarter. A window's edge that cuts a tile takes the share of its events on this side of the edge, by parts within
+its populated span, and the sum by quarters; measured errors are in docs/windows.md. What tiles hold depends on
 the dropped events and the newest time alone.
 
 They follow the ring in its block, together with the tables of values (features.values):
@@ -29,14 +29,15 @@ from features.jit import inlined, kernel
 
 Int64 = NDArray[np.int64]
 
-LADDER = 20
+LADDER = 16
 WIDTH_SHIFT = 10  # of the narrowest tile: 1,024 ms
 LEVEL_MAX = 22
-PARTS_SHIFT, QUARTERS_SHIFT = 4, 2  # sixteen parts, four quarters
+PARTS_SHIFT, QUARTERS_SHIFT = 5, 2  # 32 parts, four quarters
+PARTS_WORDS = 4
 
 TILE_COUNT, TILE_CAPACITY, NEXT_CHANGE_MS, TILE_HEADER_WORDS = range(4)
-START, SPAN, PARTS, QUARTERS = 0, 1, 2, 4
-ACCUMULATORS = 7
+START, SPAN, PARTS, QUARTERS = 0, 1, 2, 6
+ACCUMULATORS = 9
 COUNT, SUM, SQUARES_LOW, SQUARES_HIGH, LEAST, MOST, ACCUMULATOR_WORDS = range(7)
 LEVEL_MASK = (1 << WIDTH_SHIFT) - 1
 TILES_STEP = 4
@@ -125,7 +126,7 @@ def tile_of(heap: Int64, part: int, time_ms: int, predicates: int, tables: int) 
 
 @inlined
 def _add_to_part(heap: Int64, tile: int, part: int, count: int) -> None:
-    """Adds to one sixteenth's count, which stops at 255."""
+    """Adds to one part's count, which stops at 255."""
     word, shift = tile + PARTS + part // 8, 8 * (part % 8)
     now = (heap[word] >> shift) & PART_MAX
     grown = min(now + count, PART_MAX)
@@ -134,7 +135,7 @@ def _add_to_part(heap: Int64, tile: int, part: int, count: int) -> None:
 
 @inlined
 def part_count(heap: Int64, tile: int, part: int) -> int:
-    """One sixteenth's count."""
+    """One part's count."""
     return (heap[tile + PARTS + part // 8] >> (8 * (part % 8))) & PART_MAX
 
 
@@ -170,31 +171,34 @@ def _merge_accumulators(heap: Int64, to: int, source: int) -> None:
 
 
 @inlined
+def _set_part(heap: Int64, tile: int, part: int, count: int) -> None:
+    word, shift = tile + PARTS + part // 8, 8 * (part % 8)
+    heap[word] += np.int64(np.uint64(count - part_count(heap, tile, part)) << np.uint64(shift))
+
+
+@inlined
 def _raise_tile(heap: Int64, tile: int, level: int) -> None:
-    """Makes a tile one of a higher level."""
-    old = heap[tile + START] & LEVEL_MASK
-    if level == old:
-        return
-    start, first_ms, last_ms = start_of(heap, tile), first_of(heap, tile), last_of(heap, tile)
-    low, high = heap[tile + PARTS], heap[tile + PARTS + 1]
-    heap[tile + PARTS] = heap[tile + PARTS + 1] = 0
-    wider = (start >> (WIDTH_SHIFT + level)) << (WIDTH_SHIFT + level)
-    for part in range(1 << PARTS_SHIFT):
-        count = ((low if part < 8 else high) >> (8 * (part % 8))) & PART_MAX
-        if count:
-            time_ms = start + (part << (WIDTH_SHIFT + old - PARTS_SHIFT))
-            _add_to_part(heap, tile, (time_ms - wider) >> (WIDTH_SHIFT + level - PARTS_SHIFT), count)
-    first, second, third = quarter_sum(heap, tile, 0), quarter_sum(heap, tile, 1), quarter_sum(heap, tile, 2)
-    fourth = quarter_sum(heap, tile, 3)
-    heap[tile + QUARTERS] = heap[tile + QUARTERS + 1] = heap[tile + QUARTERS + 2] = 0
-    for quarter in range(1 << QUARTERS_SHIFT):
-        time_ms = start + (quarter << (WIDTH_SHIFT + old - QUARTERS_SHIFT))
-        to = (time_ms - wider) >> (WIDTH_SHIFT + level - QUARTERS_SHIFT)
-        if to < 3:
-            total = first if quarter == 0 else second if quarter == 1 else third if quarter == 2 else fourth
-            heap[tile + QUARTERS + to] += total
-    heap[tile + START] = wider | level
-    heap[tile + SPAN] = (first_ms - wider) << 32 | (last_ms - wider)
+    """Makes a tile one of a higher level, level by level."""
+    while heap[tile + START] & LEVEL_MASK < level:
+        wider = WIDTH_SHIFT + (heap[tile + START] & LEVEL_MASK) + 1
+        start, first_ms, last_ms = start_of(heap, tile), first_of(heap, tile), last_of(heap, tile)
+        later = start >> (wider - 1) & 1
+        half = 1 << (PARTS_SHIFT - 1)
+        # Two parts become one. Those of the later half are taken from the end, so that each is read before it changes.
+        for step in range(half):
+            part = half - 1 - step if later else step
+            count = part_count(heap, tile, 2 * part) + part_count(heap, tile, 2 * part + 1)
+            _set_part(heap, tile, part + half * later, min(count, PART_MAX))
+        for part in range(half):
+            _set_part(heap, tile, part + half * (1 - later), 0)
+        early_sum = quarter_sum(heap, tile, 0) + quarter_sum(heap, tile, 1)
+        late_sum = quarter_sum(heap, tile, 2) + quarter_sum(heap, tile, 3)
+        heap[tile + QUARTERS] = 0 if later else early_sum
+        heap[tile + QUARTERS + 1] = 0 if later else late_sum
+        heap[tile + QUARTERS + 2] = early_sum if later else 0
+        wider_start = start >> wider << wider
+        heap[tile + START] = wider_start | (wider - WIDTH_SHIFT)
+        heap[tile + SPAN] = (first_ms - wider_start) << 32 | (last_ms - wider_start)
 
 
 @kernel

@@ -280,7 +280,7 @@ def _count_one_by_one(
 
 @inlined
 def _after(heap: Int64, tile: int, edge_ms: int) -> tuple[float, float]:
-    """The share of a tile's events that are after an edge, by sixteenths, and their sum, by quarters."""
+    """The share of a tile's events that are after an edge, by parts, and their sum, by quarters."""
     first, last = first_of(heap, tile), last_of(heap, tile)
     if edge_ms < first:
         return 1.0, float(heap[tile + ACCUMULATORS + SUM])

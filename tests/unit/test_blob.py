@@ -118,7 +118,7 @@ def _tile_parts(state: LocalState) -> dict[int, int]:
 
 # --- there and back --------------------------------------------------------------------------------------------
 
-# Short and crowded; so crowded that sixteenths of tiles are full; long, with tiles of all widths; one card at so many
+# Short and crowded; so crowded that parts of tiles are full; long, with tiles of all widths; one card at so many
 # merchants that its tables become cells.
 STREAMS = {
     "of one moment": (4, 1_500, 2, 5, 200),
@@ -155,7 +155,7 @@ def test_the_streams_of_these_tests_have_all_that_there_is() -> None:
             tiles = max(tiles, count)
             for index in range(count):
                 tile = tile_at(part, index, predicates, tables)
-                full += any(part_count(heap, tile, k) == PART_MAX for k in range(16))
+                full += any(part_count(heap, tile, k) == PART_MAX for k in range(32))
     assert cells > 0
     assert tiles > 50
     assert full > 0

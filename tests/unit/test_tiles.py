@@ -49,7 +49,7 @@ from features.windows import _after
 
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
 NOW = 1_735_689_600_000
-PARTS, QUARTERS = 16, 4
+PARTS, QUARTERS = 32, 4
 PREDICATES, TABLES = 2, 1
 AMOUNT_MAX = 10**13
 # Where the tile header begins on the heap.
@@ -377,14 +377,14 @@ def test_a_tile_is_found_by_any_time_in_it_and_by_no_other() -> None:
     assert tile_of(tiles.heap, PART, found[-1].end_ms, PREDICATES, TABLES) == -1 - len(found)
 
 
-# --- sixteenths ------------------------------------------------------------------------------------------------
+# --- parts -----------------------------------------------------------------------------------------------------
 
 
-def test_sixteenths_stop_at_their_largest_count_and_the_tile_does_not() -> None:
-    """Whether a sixteenth was full before it became half of a wider one or after makes no difference."""
+def test_parts_stop_at_their_largest_count_and_the_tile_does_not() -> None:
+    """Whether a part was full before it became half of a wider one or after makes no difference."""
     tiles = Tiles(HOUR).add([Dropped(NOW, 1)] * 300 + [Dropped(NOW + 64, 1)] * 254 + [Dropped(NOW + 200, 1)])
     (tile,) = tiles.read()
-    assert tile.parts == (255, 254, 0, 1, *[0] * 12)
+    assert tile.parts == (255, 0, 254, 0, 0, 0, 1, *[0] * 25)
     assert tile.sums[0].count == 555
     (wider,) = tiles.go_on(NOW + 2 * MINUTE).read()
     assert wider.end_ms - wider.start_ms > tile.end_ms - tile.start_ms
@@ -399,9 +399,9 @@ def _shares(events: list[Dropped], edges_ms: list[int], newest_ms: int = NOW) ->
     return [_after(tiles.heap, tiles.at(0), edge_ms)[0] for edge_ms in edges_ms]
 
 
-# A tile of 2^15 ms, as one is that is some ten minutes old; each sixteenth is 2,048 ms wide.
-WIDE_MS, PART_MS = 1 << 15, 1 << 11
-START_MS = NOW - 10 * MINUTE >> 15 << 15
+# A tile of 2^15 ms, as one is that is some six minutes old; each part is 1,024 ms wide.
+WIDE_MS, PART_MS = 1 << 15, 1 << 10
+START_MS = NOW - 6 * MINUTE >> 15 << 15
 
 
 def test_the_tile_of_these_tests_is_as_wide_as_they_say() -> None:
@@ -410,7 +410,7 @@ def test_the_tile_of_these_tests_is_as_wide_as_they_say() -> None:
 
 
 @given(st.lists(st.integers(0, WIDE_MS - 1), min_size=1, max_size=40))
-def test_shares_are_exact_between_thinly_filled_sixteenths(offsets: list[int]) -> None:
+def test_shares_are_exact_between_thinly_filled_parts(offsets: list[int]) -> None:
     edges_ms = [START_MS + part * PART_MS - 1 for part in range(PARTS + 1)]
     shares = _shares([Dropped(START_MS + offset, 1) for offset in offsets], edges_ms)
     after = [sum(START_MS + offset > edge_ms for offset in offsets) / len(offsets) for edge_ms in edges_ms]
@@ -434,18 +434,18 @@ def test_shares_never_grow_towards_the_newest(heaps, edges) -> None:
         assert share == 0 or edge_ms < last_ms
 
 
-def test_full_sixteenths_share_what_their_counts_leave_out() -> None:
-    """Ten times as many as a sixteenth counts, evenly in all of them, are shared out evenly."""
+def test_full_parts_share_what_their_counts_leave_out() -> None:
+    """Five times as many as a part counts, evenly in all of them, are shared out evenly."""
     events = [Dropped(START_MS + k * WIDE_MS // 40_800, 1) for k in range(40_800)]
     edges_ms = [START_MS + k * WIDE_MS // 100 for k in range(100)]
     assert _shares(events, edges_ms) == pytest.approx([1 - k / 100 for k in range(100)], abs=1e-3)
 
 
-def test_a_few_events_beside_full_sixteenths_count_as_few() -> None:
+def test_a_few_events_beside_full_parts_count_as_few() -> None:
     """1,000 in the first, 1,000 in the third, 5 in the last:  |####|    |####|    ...    |.|"""
     crowd = [Dropped(START_MS + part * PART_MS + k, 1) for part in (0, 2) for k in range(1_000)]
-    few = [Dropped(START_MS + 15 * PART_MS + k, 1) for k in range(5)]
-    edges_ms = [START_MS + part * PART_MS - 1 for part in (1, 2, 3, 15)]
+    few = [Dropped(START_MS + 31 * PART_MS + k, 1) for k in range(5)]
+    edges_ms = [START_MS + part * PART_MS - 1 for part in (1, 2, 3, 31)]
     assert _shares(crowd + few, edges_ms) == pytest.approx([1_005 / 2_005] * 2 + [5 / 2_005] * 2, abs=1e-12)
 
 
@@ -464,9 +464,9 @@ def test_sums_are_exact_between_quarters(events) -> None:
 
 
 def test_within_a_quarter_a_sum_goes_by_its_events() -> None:
-    """One event of 1.00 in the first sixteenth, three of 1.00 in the third, and 90.00 in the second quarter."""
-    places = [(0, 1, 100), (2, 3, 100), (5, 1, 9_000)]
+    """One event of 1.00 in the first part, three of 1.00 in the fifth, and 90.00 in the second quarter."""
+    places = [(0, 1, 100), (4, 3, 100), (10, 1, 9_000)]
     events = [Dropped(START_MS + part * PART_MS + k, amount) for part, times, amount in places for k in range(times)]
     tiles = Tiles(8 * DAY).add(events).go_on(NOW)
-    sums = [_after(tiles.heap, tiles.at(0), START_MS + part * PART_MS - 1)[1] for part in (1, 2, 3, 4, 6)]
+    sums = [_after(tiles.heap, tiles.at(0), START_MS + part * PART_MS - 1)[1] for part in (2, 4, 6, 8, 12)]
     assert sums == pytest.approx([9_300, 9_300, 9_000, 9_000, 0])
