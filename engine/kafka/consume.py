@@ -1,5 +1,6 @@
 """The input topic: every partition assigned by hand, polled as columns, committed where we say."""
 
+import time
 from types import TracebackType
 
 import numpy as np
@@ -12,6 +13,13 @@ from engine.kafka.client import admin_settings, consumer_settings, refused_setti
 from engine.kafka.topics import cluster_identity
 
 ANSWER_TIMEOUT_S = 10.0
+# What a broker answers for a moment after its start, and whenever coordinators move.
+NO_COORDINATOR_YET = (
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+)
+ASK_AGAIN_S = 0.1
 
 
 class Input:
@@ -43,13 +51,18 @@ class Input:
         return sorted(found.partitions)
 
     def committed(self) -> dict[int, int]:
-        """The committed offset of each partition that has one."""
+        """The committed offset of each partition that has one. Waits while the group's coordinator is being elected."""
         asked = [TopicPartition(self.topic, partition) for partition in self.partitions]
-        try:
-            answers = self._consumer.committed(asked, timeout=ANSWER_TIMEOUT_S)
-        except KafkaException as error:
-            raise RetriableError(f"committed offsets cannot be read: {error.args[0].str()}") from error
-        return {answer.partition: answer.offset for answer in answers if answer.offset >= 0}
+        give_up_at = time.monotonic() + ANSWER_TIMEOUT_S
+        while True:
+            try:
+                answers = self._consumer.committed(asked, timeout=ANSWER_TIMEOUT_S)
+            except KafkaException as error:
+                if error.args[0].code() not in NO_COORDINATOR_YET or time.monotonic() > give_up_at:
+                    raise RetriableError(f"committed offsets cannot be read: {error.args[0].str()}") from error
+                time.sleep(ASK_AGAIN_S)  # nothing tells when there is one
+            else:
+                return {answer.partition: answer.offset for answer in answers if answer.offset >= 0}
 
     def bounds(self) -> dict[int, tuple[int, int]]:
         """The first offset that is still there and the next one to be written, per partition."""
