@@ -208,11 +208,13 @@ def _extremes_by_scan(
     heap: Int64, position: int, capacity: int, head: int, last: int, windows: int, ints: Int64
 ) -> None:
     least, most, place = NOTHING_LEAST, NOTHING_MOST, last
+    newer = total_until(heap, position, capacity, head, last)
     for window in range(windows):
         while place > ints[OUTSIDE, window]:
-            amount = amount_of(heap, position, capacity, head, place)
-            least, most = min(least, amount), max(most, amount)
             place -= 1
+            older = total_until(heap, position, capacity, head, place)
+            least, most = min(least, newer - older), max(most, newer - older)
+            newer = older
         ints[SUMS + MINIMUM, window], ints[SUMS + MAXIMUM, window] = least, most
 
 
@@ -314,50 +316,56 @@ def _after(heap: Int64, tile: int, edge_ms: int) -> tuple[float, float]:
     return min(1.0, inside / heap[tile + ACCUMULATORS + COUNT]), sums + share * quarter_sum(heap, tile, quarter)
 
 
-@inlined
-def _add_tile(
-    heap: Int64, tile: int, share: float, total: float, predicates: int, from_window: int, to_window: int,
-    ints: Int64, reals: Float64,
-) -> None:  # fmt: skip
-    """Adds a share of a tile, with this sum of amounts, to some windows."""
-    for accumulator in range(1 + predicates):
-        at, row = tile + ACCUMULATORS + ACCUMULATOR_WORDS * accumulator, SUMS + SUM_ROWS * accumulator
-        if heap[at + COUNT] == 0:
-            continue
-        sums = total if accumulator == 0 else share * heap[at + SUM]
-        squares = np.uint64(heap[at + SQUARES_LOW]) + TWO_64 * np.uint64(heap[at + SQUARES_HIGH])
-        for window in range(from_window, to_window):
-            reals[TILE_ROWS * accumulator, window] += share * heap[at + COUNT]
-            reals[TILE_ROWS * accumulator + 1, window] += sums
-            reals[TILE_ROWS * accumulator + 2, window] += share * squares
-            ints[row + MINIMUM, window] = min(ints[row + MINIMUM, window], heap[at + LEAST])
-            ints[row + MAXIMUM, window] = max(ints[row + MAXIMUM, window], heap[at + MOST])
-
-
 @kernel
 def add_tiles(
     heap: Int64, part: int, time_ms: int, windows_ms: Int64, exact: int, windows: int, predicates: int, tables: int,
     ints: Int64, reals: Float64,
 ) -> None:  # fmt: skip
     """Adds what tiles hold of the windows that are not exact."""
-    reals[: TILE_ROWS * (1 + predicates), exact:windows] = 0.0
-    for index in range(heap[part + TILE_COUNT] - 1, -1, -1):
+    for accumulator in range(1 + predicates):
+        _add_accumulator(
+            heap, part, time_ms, windows_ms, exact, windows, predicates, tables, accumulator, ints, reals
+        )  # fmt: skip
+
+
+@inlined
+def _add_accumulator(
+    heap: Int64, part: int, time_ms: int, windows_ms: Int64, exact: int, windows: int, predicates: int, tables: int,
+    accumulator: int, ints: Int64, reals: Float64,
+) -> None:  # fmt: skip
+    """One walk from the newest tile to the oldest: a window ends in the first tile that begins before it."""
+    row, about = SUMS + SUM_ROWS * accumulator, TILE_ROWS * accumulator
+    count, total, squares, least, most = 0.0, 0.0, 0.0, NOTHING_LEAST, NOTHING_MOST
+    window, index = exact, heap[part + TILE_COUNT] - 1
+    while index >= 0 and window < windows:
         tile = tile_at(part, index, predicates, tables)
-        if last_of(heap, tile) <= time_ms - windows_ms[windows - 1]:
-            break
+        index -= 1
+        at = tile + ACCUMULATORS + ACCUMULATOR_WORDS * accumulator
+        # What is newer than the event is in no window of it.
         beyond, beyond_sum = _after(heap, tile, time_ms)
-        if beyond >= 1.0:
-            continue
-        whole = exact
-        while whole < windows and first_of(heap, tile) <= time_ms - windows_ms[whole]:
-            share, total = _after(heap, tile, time_ms - windows_ms[whole])
-            if share > beyond:
-                _add_tile(
-                    heap, tile, share - beyond, total - beyond_sum, predicates, whole, whole + 1, ints, reals
-                )  # fmt: skip
-            whole += 1
-        total = heap[tile + ACCUMULATORS + SUM] - beyond_sum
-        _add_tile(heap, tile, 1.0 - beyond, total, predicates, whole, windows, ints, reals)
+        held, held_sum = heap[at + COUNT], float(heap[at + SUM])
+        held_squares = np.uint64(heap[at + SQUARES_LOW]) + TWO_64 * np.uint64(heap[at + SQUARES_HIGH])
+        first_ms = first_of(heap, tile)
+        while window < windows and first_ms <= time_ms - windows_ms[window]:
+            share, share_sum = _after(heap, tile, time_ms - windows_ms[window])
+            share = max(share - beyond, 0.0)
+            part_sum = share_sum - beyond_sum if accumulator == 0 else share * held_sum
+            reals[about, window] = count + share * held
+            reals[about + 1, window] = total + (part_sum if share > 0.0 else 0.0)
+            reals[about + 2, window] = squares + share * held_squares
+            cut = share > 0.0 and held > 0
+            ints[row + MINIMUM, window] = min(ints[row + MINIMUM, window], least, heap[at + LEAST] if cut else least)
+            ints[row + MAXIMUM, window] = max(ints[row + MAXIMUM, window], most, heap[at + MOST] if cut else most)
+            window += 1
+        if beyond < 1.0 and held > 0:
+            count += (1.0 - beyond) * held
+            total += held_sum - beyond_sum if accumulator == 0 else (1.0 - beyond) * held_sum
+            squares += (1.0 - beyond) * held_squares
+            least, most = min(least, heap[at + LEAST]), max(most, heap[at + MOST])
+    for rest in range(window, windows):
+        reals[about, rest], reals[about + 1, rest], reals[about + 2, rest] = count, total, squares
+        ints[row + MINIMUM, rest] = min(ints[row + MINIMUM, rest], least)
+        ints[row + MAXIMUM, rest] = max(ints[row + MAXIMUM, rest], most)
 
 
 @kernel
