@@ -297,7 +297,8 @@ def _write_windowless(
             values[to] = number[0] + 0.0
         else:
             values[to] = float(np.uint64(other) % np.uint64(CATEGORIES))
-    return bool(dropped_ms <= then_ms)
+    # Of the events of one time a ring drops the first ones, but what was never seen may have been the last of them.
+    return bool(dropped_ms <= then_ms and (kind == SINCE_LAST or heap[position + UNKNOWN_MS] < then_ms))
 
 
 @inlined

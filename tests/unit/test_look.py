@@ -219,3 +219,17 @@ def test_a_state_is_freed_as_soon_as_nobody_holds_it() -> None:
         assert state() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "exact"), [("last.amount", False), ("last.merchant", False), ("since_last", True)]
+)
+def test_what_was_never_seen_may_have_had_the_time_of_the_newest_event(aggregate: str, exact: bool) -> None:
+    """Of two events of one time the newest is decided by what is stored of them; how long ago they were is the same."""
+    config = full_config(("1s",), RING_EVENTS_MAX, [aggregate])
+    for later_ms, surely in ((0, exact), (1, True)):
+        state = _state(None, config)
+        state.begin_cold(NOW)
+        state.features(batch_of([_event(NOW + later_ms)], config.feature_spec()))
+        matrix = state.features(batch_of([_event(NOW + MINUTE)], config.feature_spec()))
+        assert bool(matrix.exact_all[0, 0]) is surely
