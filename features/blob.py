@@ -52,6 +52,7 @@ from features.tiles import (
     PARTS,
     PARTS_WORDS,
     QUARTERS,
+    QUARTERS_WORDS,
     SPAN,
     START,
     TILE_CAPACITY,
@@ -84,7 +85,7 @@ VARINT_BYTES_MAX = 10
 WORD_BYTES = 8
 HEADER_BYTES_MAX = 2 + 5 * VARINT_BYTES_MAX
 # Level, start, span, parts, quarters and six numbers.
-TILE_BYTES_MIN = 4 + PARTS_WORDS * WORD_BYTES + 3 + 6
+TILE_BYTES_MIN = 4 + PARTS_WORDS * WORD_BYTES + QUARTERS_WORDS + 6
 
 
 @kernel
@@ -223,7 +224,7 @@ def _pack_tiles(blobs: UInt8, at: int, heap: Int64, part: int, predicates: int, 
         at = _write_varint(blobs, at, (heap[tile + SPAN] & LOW_32) - first)
         for k in range(PARTS_WORDS):
             at = _write_word(blobs, at, heap[tile + PARTS + k])
-        for quarter in range(3):
+        for quarter in range(QUARTERS_WORDS):
             at = _write_varint(blobs, at, heap[tile + QUARTERS + quarter])
         for accumulator in range(1 + predicates):
             words = tile + ACCUMULATORS + ACCUMULATOR_WORDS * accumulator
@@ -414,7 +415,7 @@ def _unpack_tiles(blobs: UInt8, at: int, end: int, heap: Int64, part: int, predi
         for k in range(PARTS_WORDS):
             heap[tile + PARTS + k] = _read_word(blobs, at)
             at += WORD_BYTES
-        for quarter in range(3):
+        for quarter in range(QUARTERS_WORDS):
             heap[tile + QUARTERS + quarter], at = _read_varint(blobs, at, end)
         for accumulator in range(1 + predicates):
             words = tile + ACCUMULATORS + ACCUMULATOR_WORDS * accumulator

@@ -33,7 +33,7 @@ LADDER = 16
 WIDTH_SHIFT = 10  # of the narrowest tile: 1,024 ms
 LEVEL_MAX = 22
 PARTS_SHIFT, QUARTERS_SHIFT = 5, 2  # 32 parts, four quarters
-PARTS_WORDS = 4
+PARTS_WORDS, QUARTERS_WORDS = 4, 3  # of the last quarter's sum nothing is stored
 
 TILE_COUNT, TILE_CAPACITY, NEXT_CHANGE_MS, TILE_HEADER_WORDS = range(4)
 START, SPAN, PARTS, QUARTERS = 0, 1, 2, 6
@@ -125,24 +125,27 @@ def tile_of(heap: Int64, part: int, time_ms: int, predicates: int, tables: int) 
 
 
 @inlined
-def _add_to_part(heap: Int64, tile: int, part: int, count: int) -> None:
-    """Adds to one part's count, which stops at 255."""
-    word, shift = tile + PARTS + part // 8, 8 * (part % 8)
-    now = (heap[word] >> shift) & PART_MAX
-    grown = min(now + count, PART_MAX)
-    heap[word] += np.int64(np.uint64(grown - now) << np.uint64(shift))
-
-
-@inlined
 def part_count(heap: Int64, tile: int, part: int) -> int:
     """One part's count."""
     return (heap[tile + PARTS + part // 8] >> (8 * (part % 8))) & PART_MAX
 
 
 @inlined
+def _set_part(heap: Int64, tile: int, part: int, count: int) -> None:
+    word, shift = tile + PARTS + part // 8, 8 * (part % 8)
+    heap[word] += np.int64(np.uint64(count - part_count(heap, tile, part)) << np.uint64(shift))
+
+
+@inlined
+def _add_to_part(heap: Int64, tile: int, part: int, count: int) -> None:
+    """Adds to one part's count, which stops at 255."""
+    _set_part(heap, tile, part, min(part_count(heap, tile, part) + count, PART_MAX))
+
+
+@inlined
 def quarter_sum(heap: Int64, tile: int, quarter: int) -> int:
     """The sum of one quarter's amounts. The last one is not stored: it is what is left of the tile's."""
-    if quarter < 3:
+    if quarter < QUARTERS_WORDS:
         return heap[tile + QUARTERS + quarter]
     others = heap[tile + QUARTERS] + heap[tile + QUARTERS + 1] + heap[tile + QUARTERS + 2]
     return heap[tile + ACCUMULATORS + SUM] - others
@@ -168,12 +171,6 @@ def _merge_accumulators(heap: Int64, to: int, source: int) -> None:
     _add_squares(heap, to, heap[source + SQUARES_LOW], heap[source + SQUARES_HIGH])
     heap[to + LEAST] = min(heap[to + LEAST], heap[source + LEAST])
     heap[to + MOST] = max(heap[to + MOST], heap[source + MOST])
-
-
-@inlined
-def _set_part(heap: Int64, tile: int, part: int, count: int) -> None:
-    word, shift = tile + PARTS + part // 8, 8 * (part % 8)
-    heap[word] += np.int64(np.uint64(count - part_count(heap, tile, part)) << np.uint64(shift))
 
 
 @inlined
@@ -238,7 +235,7 @@ def _merge_tiles(heap: Int64, to: int, source: int, predicates: int) -> None:
         count = part_count(heap, source, part)
         if count:
             _add_to_part(heap, to, part, count)
-    for quarter in range(3):
+    for quarter in range(QUARTERS_WORDS):
         heap[to + QUARTERS + quarter] += heap[source + QUARTERS + quarter]
     for accumulator in range(1 + predicates):
         offset = ACCUMULATORS + ACCUMULATOR_WORDS * accumulator
@@ -276,7 +273,7 @@ def add_event(
     heap[tile + SPAN] = (first - start) << 32 | (last - start)
     _add_to_part(heap, tile, (time_ms - start) >> (WIDTH_SHIFT + level - PARTS_SHIFT), 1)
     quarter = (time_ms - start) >> (WIDTH_SHIFT + level - QUARTERS_SHIFT)
-    if quarter < 3:
+    if quarter < QUARTERS_WORDS:
         heap[tile + QUARTERS + quarter] += amount
     for accumulator in range(1 + predicates):
         if accumulator == 0 or (flags >> (accumulator - 1)) & 1:

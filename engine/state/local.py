@@ -148,10 +148,8 @@ class LocalState:
     def _advance(
         self, batch: Batch, forgotten_ms: Int64, rows: slice, missing: NDArray[np.bool_], compute: bool
     ) -> None:
-        cache, events = self._cache, rows.stop - rows.start
-        if not cache.has_room(events):
-            self.make_room(events)
-        found = cache.find(batch.words[rows], self.finish_flush)
+        events = rows.stop - rows.start
+        found = self._find(batch.words[rows])
         missing[rows] = found.min(axis=1) < 0
         done = 0
         while done < events:
@@ -162,6 +160,12 @@ class LocalState:
             if done < events:
                 found = renumbered(found, self.make_room(0))
             assert done == events or done > before or before == 0
+
+    def _find(self, words: NDArray[np.uint64]) -> Int32:
+        """The slots of a batch, for which room is made first if need be."""
+        if not self._cache.has_room(len(words)):
+            self.make_room(len(words))
+        return self._cache.find(words, self.finish_flush)
 
     def make_room(self, events: int) -> Int32:
         """Room for a batch of so many events: as `HotCache.make_room`, once the newest snapshot is on disk."""
@@ -219,9 +223,7 @@ class LocalState:
         batch = _blank_batch(self._spec, 1)
         batch.words[0] = 0
         batch.words[0, kind] = key_hash
-        if not self._cache.has_room(1):
-            self.make_room(1)
-        found = self._cache.find(batch.words, self.finish_flush)
+        found = self._find(batch.words)
         slot = self._cache.slots[found[0, kind]]
         if slot[LENGTH] == 0 or slot[NEWEST_MS] <= self._times_ms[FORGOTTEN_MS]:
             return None
@@ -277,7 +279,7 @@ class LocalState:
     def ring_lengths(self, entity: str, batch: Batch) -> NDArray[np.int64]:
         """How many events the ring of this entity holds, for each event of a batch."""
         kind = next(i for i, spec in enumerate(self._spec.entities) if spec.name == entity)
-        return self._cache.ring_lengths(kind, self._cache.find(batch.words, self.finish_flush))
+        return self._cache.ring_lengths(kind, self._find(batch.words))
 
     @property
     def flushing(self) -> bool:
