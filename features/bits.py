@@ -18,8 +18,8 @@ from features.jit import inlined
 Int64 = NDArray[np.int64]
 
 WORD_BITS = 64
-# How many halves of words, and how many pairs of words, are compared at once.
-SCAN, PAIRS = 32, 4
+# How many halves of words, and how many words, are compared at once.
+SCAN, LINE = 32, 8
 ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 ONE = np.uint64(1)
 
@@ -105,17 +105,14 @@ def equal_halves(typing_context: Any, heap: Any, first: Any, key: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def pairs_until(typing_context: Any, heap: Any, first: Any, limit: Any) -> Any:
-    """`pairs_until(heap, first, x)`: bit k is set where `heap[first + 2 k]` is at most x, for `PAIRS` words of it."""
+def words_until(typing_context: Any, heap: Any, first: Any, limit: Any) -> Any:
+    """`words_until(heap, first, x)`: bit k is set where `heap[first + k]` is at most x, for a cache line of words."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        number, undefined = ir.IntType(32), ir.Undefined
-        both, lanes = ir.VectorType(ir.IntType(64), 2 * PAIRS), ir.VectorType(ir.IntType(64), PAIRS)
-        loaded = _load(context, builder, signature.args[0], arguments, both)
-        even = ir.Constant(ir.VectorType(number, PAIRS), list(range(0, 2 * PAIRS, 2)))
-        found = builder.shuffle_vector(loaded, ir.Constant(both, undefined), even)
+        lanes = ir.VectorType(ir.IntType(64), LINE)
+        found = _load(context, builder, signature.args[0], arguments, lanes)
         until = builder.icmp_signed("<=", found, _splat(builder, arguments[2], lanes))
-        return builder.zext(builder.bitcast(until, ir.IntType(PAIRS)), ir.IntType(64))
+        return builder.zext(builder.bitcast(until, ir.IntType(LINE)), ir.IntType(64))
 
     return types.uint64(heap, types.int64, types.int64), generate
 

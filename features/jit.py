@@ -84,7 +84,9 @@ def kernel(function: Kernel) -> Kernel:
 
 def inlined(function: Kernel) -> Kernel:
     """A kernel that becomes part of each kernel that calls it."""
-    compiled: Kernel = njit(cache=True, error_model="numpy", pipeline_class=_KernelCompiler, _nrt=False, forceinline=True)(function)
+    compiled: Kernel = njit(
+        cache=True, error_model="numpy", pipeline_class=_KernelCompiler, _nrt=False, forceinline=True
+    )(function)
     return compiled
 
 

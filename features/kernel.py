@@ -67,13 +67,13 @@ from features.ring import (
     find_word,
     newest_until,
     open_block,
-    ring_words,
     row_at,
     word_of,
 )
 from features.tiles import TILE_COUNT, tile_at
 from features.values import TABLE_WORDS_MAX, place_of_value
 from features.windows import (
+    LINE_ROWS,
     SUM_ROWS,
     SUMS,
     TILE_ROWS,
@@ -97,8 +97,6 @@ Float64 = NDArray[np.float64]
 
 # How many events ahead slots, the heads of blocks and what lies within them are asked for.
 SLOT_AHEAD, BLOCK_AHEAD, ROWS_AHEAD, TILES_AHEAD = 6, 4, 2, 1
-# Looking up where a page is costs as much as several lines: the pages of a block are asked for together.
-PAGE_WORDS, TILE_PAGES = 512, 3
 CATEGORIES = 1 << 20
 
 
@@ -142,7 +140,7 @@ def _prefetch(
     event: int, words: UInt64, found: Int32, slots: Int64, edges: UInt16, heap: Int64, facts: Int64,
     columns_of: Int64, tables_of: Int64,
 ) -> None:  # fmt: skip
-    """Asks for what the next events need: first their slots, then the pages of their blocks, then what lies within."""
+    """Asks for what the next events need: first their slots, then the heads of their blocks, then what lies within."""
     for kind in range(found.shape[1]):
         at = found[event + SLOT_AHEAD, kind] if event + SLOT_AHEAD < found.shape[0] else -1
         if at >= 0:
@@ -151,7 +149,7 @@ def _prefetch(
     for kind in range(found.shape[1]):
         at = found[event + BLOCK_AHEAD, kind] if event + BLOCK_AHEAD < found.shape[0] else -1
         if at >= 0:
-            _prefetch_pages(slots, at, heap, facts[kind, COLUMNS], facts[kind, PREDICATES])
+            prefetch(heap, slots[at, POSITION])
     for kind in range(found.shape[1]):
         at = found[event + ROWS_AHEAD, kind] if event + ROWS_AHEAD < found.shape[0] else -1
         if at >= 0 and slots[at, CAPACITY] > 0:
@@ -164,16 +162,6 @@ def _prefetch(
                 event + TILES_AHEAD, words, heap, part, facts[kind, COLUMNS], facts[kind, PREDICATES],
                 facts[kind, TABLES], columns_of[kind], tables_of[kind],
             )  # fmt: skip
-
-
-@inlined
-def _prefetch_pages(slots: Int64, at: int, heap: Int64, columns: int, predicates: int) -> None:
-    """Asks for a line of each page of an entity's block."""
-    capacity = slots[at, CAPACITY]
-    reach = ring_words(capacity, columns, predicates)
-    reach += TILE_PAGES * PAGE_WORDS if slots[at, LENGTH] == capacity else 0
-    for page in range(slots[at, POSITION], slots[at, POSITION] + reach, PAGE_WORDS):
-        prefetch(heap, page)
 
 
 @inlined
@@ -198,9 +186,9 @@ def _prefetch_ring(slots: Int64, at: int, edges: UInt16, heap: Int64, windows: i
     rows = position + HEADER_WORDS
     prefetch(heap, rows + ROW_WORDS * ((slots[at, HEAD] + slots[at, LENGTH] - 1) & (capacity - 1)))
     for window in range(windows):
-        # The row after it too, which is in the next line where this one is the last of its own.
+        # The line after it too, in which a window as a rule begins if not in this one.
         prefetch(heap, rows + ROW_WORDS * (edges[window] & (capacity - 1)))
-        prefetch(heap, rows + ROW_WORDS * ((edges[window] + 1) & (capacity - 1)))
+        prefetch(heap, rows + ROW_WORDS * ((edges[window] + LINE_ROWS) & (capacity - 1)))
     for line in range(rows + ROW_WORDS * capacity, bits_at(position, capacity, columns, NEWEST + columns), LINE_WORDS):
         prefetch(heap, line)
     if heap[position + TILES_AT]:
@@ -230,6 +218,9 @@ def _read_windows(
             )  # fmt: skip
             for window in range(windows):
                 ints[row + columns, window] = previous[column] > ints[0, window]
+    for row in range(TILE_ROWS * (1 + predicates)):
+        for window in range(exact):
+            reals[row, window] = 0.0
     if exact == windows:
         return
     part = position + heap[position + TILES_AT]

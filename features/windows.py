@@ -19,19 +19,20 @@ from numpy.typing import NDArray
 
 from features.arena import NEVER
 from features.bits import (
-    ALL,
-    PAIRS,
+    LINE,
     bits_before,
     count_bits,
     high_square,
     next_bit,
-    pairs_until,
     population,
+    previous_bit,
     rank_bits,
+    words_until,
 )
 from features.jit import inlined, kernel
 from features.program import AMOUNTS, LEAST_OF, MOST_OF, OF_SQUARES
 from features.ring import (
+    BASE_TOTAL,
     HEADER_WORDS,
     HIGH,
     LOW,
@@ -42,10 +43,12 @@ from features.ring import (
     amount_of,
     bits_at,
     column_at,
+    row_at,
     squares_until,
     total_until,
     word_of,
 )
+from features.ring import TOTAL as ROW_TOTAL
 from features.tiles import (
     ACCUMULATOR_WORDS,
     ACCUMULATORS,
@@ -80,6 +83,9 @@ N, TOTAL, SQ_LOW, SQ_HIGH, MINIMUM, MAXIMUM, SUM_ROWS = range(7)
 TILE_ROWS = 3
 NOTHING_LEAST, NOTHING_MOST = 1 << 62, -(1 << 62)
 SQUARES_SAFE = 2.0**63
+LINE_ROWS = LINE // ROW_WORDS
+# The words of two lines that are times: each row begins with one.
+TIMES = np.uint64(0x5555)
 TWO_64 = 2.0**64
 
 
@@ -112,17 +118,16 @@ def find_edges(
             ints[OUTSIDE, window] = -1
             continue
         place = min((edges[window] - head) & mask, last)
-        # As a rule the edge is in the same line of four rows, which are compared at once, or right behind it.
-        line = (head + place) & mask & -PAIRS
-        first = place - ((head + place) & mask & (PAIRS - 1))
-        low, high = max(0, -first), min(PAIRS - 1, last - first)
-        counted = (ALL << np.uint64(low)) & (ALL >> np.uint64(63 - high))
-        until = population(pairs_until(heap, rows + ROW_WORDS * line, edge_ms) & counted)
-        place = first + low + until - 1
-        beyond = (
-            place == first + high and place < last and heap[rows + ROW_WORDS * ((head + place + 1) & mask)] <= edge_ms
-        )
-        if until == 0 or beyond:
+        # As a rule the edge is in the same line of four rows or in the next one, which are compared at once.
+        line, within = (head + place) & mask & -LINE_ROWS, (head + place) & (LINE_ROWS - 1)
+        first = place - within
+        low, high = max(0, -first), min(2 * LINE_ROWS - 1, last - first)
+        until = words_until(heap, rows + ROW_WORDS * line, edge_ms)
+        until |= words_until(heap, rows + ROW_WORDS * ((line + LINE_ROWS) & mask), edge_ms) << np.uint64(LINE)
+        compared = (TIMES << np.uint64(ROW_WORDS * low)) & (TIMES >> np.uint64(ROW_WORDS * (2 * LINE_ROWS - 1 - high)))
+        held = population(until & compared)
+        place = first + low + held - 1
+        if held == 0 or (held == 2 * LINE_ROWS - low and place < last):
             place = _last_until(heap, rows, head, mask, last, max(place, 0), edge_ms)
         ints[OUTSIDE, window] = place
         edges[window] = (head + place) & mask
@@ -163,22 +168,15 @@ def sum_all(
     needs: int, ints: Int64,
 ) -> None:  # fmt: skip
     """Sums over all events of each window."""
-    until = total_until(heap, position, capacity, head, last)
-    squares = squares_until(heap, position, capacity, head, last) if needs & OF_SQUARES else 0
-    peak = float(heap[position + PEAK])
+    until, base = total_until(heap, position, capacity, head, last), heap[position + BASE_TOTAL]
     for window in range(windows):
         outside = ints[OUTSIDE, window]
-        count = last - outside
-        ints[SUMS + N, window] = count
-        ints[SUMS + TOTAL, window] = until - total_until(heap, position, capacity, head, outside)
-        if needs & OF_SQUARES:
-            ints[SUMS + SQ_HIGH, window] = 0
-            if count * peak * peak < SQUARES_SAFE:
-                ints[SUMS + SQ_LOW, window] = squares - squares_until(heap, position, capacity, head, outside)
-            else:
-                ints[SUMS + SQ_LOW, window] = 0
-                for place in range(outside + 1, last + 1):
-                    _add_square(ints, SUMS, window, amount_of(heap, position, capacity, head, place))
+        # Read in any case, which costs less than a choice.
+        before = heap[row_at(position, capacity, head, outside) + ROW_TOTAL]
+        ints[SUMS + N, window] = last - outside
+        ints[SUMS + TOTAL, window] = until - (before if outside >= 0 else base)
+    if needs & OF_SQUARES:
+        _sum_squares(heap, position, capacity, head, last, windows, ints)
     if last < length - 1:
         if needs & (LEAST_OF | MOST_OF):
             _extremes_by_scan(heap, position, capacity, head, last, windows, ints)
@@ -190,17 +188,42 @@ def sum_all(
 
 
 @inlined
+def _sum_squares(heap: Int64, position: int, capacity: int, head: int, last: int, windows: int, ints: Int64) -> None:
+    """Sums of squares: one subtraction where they surely fit a word, else one by one in two words."""
+    count, peak = last - ints[OUTSIDE, windows - 1], float(heap[position + PEAK])
+    if count * peak * peak < SQUARES_SAFE:
+        until = squares_until(heap, position, capacity, head, last)
+        for window in range(windows):
+            ints[SUMS + SQ_HIGH, window] = 0
+            before = squares_until(heap, position, capacity, head, ints[OUTSIDE, window])
+            ints[SUMS + SQ_LOW, window] = until - before
+        return
+    low, high, place = np.uint64(0), 0, last
+    for window in range(windows):
+        while place > ints[OUTSIDE, window]:
+            amount = amount_of(heap, position, capacity, head, place)
+            after = low + np.uint64(amount * amount)
+            high += high_square(amount) + (1 if after < low else 0)
+            low = after
+            place -= 1
+        ints[SUMS + SQ_LOW, window], ints[SUMS + SQ_HIGH, window] = np.int64(low), high
+
+
+@inlined
 def _extremes_by_marks(
     heap: Int64, position: int, capacity: int, head: int, last: int, columns: int, marks: int, windows: int,
     extreme: int, nothing: int, ints: Int64,
 ) -> None:  # fmt: skip
-    bits = bits_at(position, capacity, columns, marks)
-    for window in range(windows):
-        first = ints[OUTSIDE, window] + 1
-        ints[SUMS + extreme, window] = nothing
-        if first <= last:
-            place = next_bit(heap, bits, head + first, head + last, capacity - 1) - head
-            ints[SUMS + extreme, window] = amount_of(heap, position, capacity, head, place)
+    """From the newest mark back, each of which goes further than those before: the last one in a window is it."""
+    bits, oldest = bits_at(position, capacity, columns, marks), ints[OUTSIDE, windows - 1]
+    ints[SUMS + extreme, :windows] = nothing
+    place = last
+    while place > oldest:
+        amount = amount_of(heap, position, capacity, head, place)
+        for window in range(windows):
+            if ints[OUTSIDE, window] < place:
+                ints[SUMS + extreme, window] = amount
+        place = previous_bit(heap, bits, head + place - 1, head, capacity - 1) - head
 
 
 @kernel

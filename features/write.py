@@ -44,17 +44,21 @@ LOW_32 = 0xFFFFFFFF
 
 
 @inlined
+def _small_deviation(ints: Int64, row: int, window: int, mine: int, amount: int) -> float:
+    """Sample standard deviation in minor units, null below two events; of an exact window whose squares fit a word."""
+    count, total = ints[row + N, window] + mine, ints[row + TOTAL, window] + mine * amount
+    spread = count * (ints[row + SQ_LOW, window] + mine * amount * amount) - total * total
+    # Below two events this is the root of 0 / 0, which is null.
+    return sqrt(spread / (float(count) * (count - 1)))
+
+
+@inlined
 def _deviation(
-    ints: Int64, reals: Float64, accumulator: int, window: int, exact: bool, small: bool, mine: int, amount: int
+    ints: Int64, reals: Float64, accumulator: int, window: int, exact: bool, mine: int, amount: int
 ) -> float:
     """Sample standard deviation in minor units, null below two events."""
     row = SUMS + SUM_ROWS * accumulator
     count, total = ints[row + N, window] + mine, ints[row + TOTAL, window] + mine * amount
-    if exact and count < 2:
-        return nan
-    if exact and small:
-        spread = count * (ints[row + SQ_LOW, window] + mine * amount * amount) - total * total
-        return sqrt(spread / (float(count) * (count - 1)))
     low = np.uint64(ints[row + SQ_LOW, window])
     high = np.uint64(ints[row + SQ_HIGH, window])
     if mine:
@@ -62,6 +66,8 @@ def _deviation(
         high += np.uint64(high_square(amount)) + (np.uint64(1) if sum_low < low else np.uint64(0))
         low = sum_low
     if exact:
+        if count < 2:
+            return nan
         return sqrt(squares_about_mean(count, low, high, total) / (float(count) * (count - 1)))
     about = count + reals[TILE_ROWS * accumulator, window]
     if about < 2:
@@ -78,15 +84,13 @@ def is_small(events: int, peak: int, amount: int) -> bool:
 
 
 @inlined
-def _count(ints: Int64, reals: Float64, accumulator: int, window: int, exact: int, mine: int) -> float:
-    count = float(ints[SUMS + SUM_ROWS * accumulator + N, window] + mine)
-    return count if window < exact else count + reals[TILE_ROWS * accumulator, window]
+def _count(ints: Int64, reals: Float64, accumulator: int, window: int, mine: int) -> float:
+    return float(ints[SUMS + SUM_ROWS * accumulator + N, window] + mine) + reals[TILE_ROWS * accumulator, window]
 
 
 @inlined
-def _total(ints: Int64, reals: Float64, accumulator: int, window: int, exact: int, own: int) -> float:
-    total = float(ints[SUMS + SUM_ROWS * accumulator + TOTAL, window] + own)
-    return total if window < exact else total + reals[TILE_ROWS * accumulator + 1, window]
+def _total(ints: Int64, reals: Float64, accumulator: int, window: int, own: int) -> float:
+    return float(ints[SUMS + SUM_ROWS * accumulator + TOTAL, window] + own) + reals[TILE_ROWS * accumulator + 1, window]
 
 
 @inlined
@@ -96,46 +100,54 @@ def write_sums(
 ) -> None:  # fmt: skip
     """Writes the values of an aggregate of counts or amounts, one for each window. `amount` is the event's.
 
-    One loop for each kind: a choice within the loop would cost more than the values.
+    One loop for each kind, and as few choices within as can be: then several windows are written at once.
     """
     row, own = SUMS + SUM_ROWS * accumulator, mine * amount
     if kind == COUNT:
         for window in range(windows):
-            values[to + window] = _count(ints, reals, accumulator, window, exact, mine)
+            values[to + window] = _count(ints, reals, accumulator, window, mine)
     elif kind == RATE:
         for window in range(windows):
-            count = _count(ints, reals, accumulator, window, exact, mine)
+            count = _count(ints, reals, accumulator, window, mine)
             values[to + window] = count / (windows_ms[window] / MS_PER_HOUR)
     elif kind == SUM:
         for window in range(windows):
-            values[to + window] = _total(ints, reals, accumulator, window, exact, own) / minor_per_major
+            values[to + window] = _total(ints, reals, accumulator, window, own) / minor_per_major
     elif kind == MEAN:
         for window in range(windows):
-            count = _count(ints, reals, accumulator, window, exact, mine)
-            total = _total(ints, reals, accumulator, window, exact, own)
+            count = _count(ints, reals, accumulator, window, mine)
+            total = _total(ints, reals, accumulator, window, own)
             values[to + window] = total / (count * minor_per_major) if count > 0 else nan
     elif kind == RATIO:
         for window in range(windows):
-            count = _count(ints, reals, accumulator, window, exact, mine)
-            total = _total(ints, reals, accumulator, window, exact, own)
+            count = _count(ints, reals, accumulator, window, mine)
+            total = _total(ints, reals, accumulator, window, own)
             values[to + window] = amount / (total / count) if count > 0 and total != 0 else nan
     elif kind == MIN:
+        own = amount if mine else NOTHING_LEAST
         for window in range(windows):
-            least = min(ints[row + MINIMUM, window], amount if mine else NOTHING_LEAST)
+            least = min(ints[row + MINIMUM, window], own)
             values[to + window] = least / minor_per_major if least != NOTHING_LEAST else nan
     elif kind == MAX:
+        own = amount if mine else NOTHING_MOST
         for window in range(windows):
-            most = max(ints[row + MAXIMUM, window], amount if mine else NOTHING_MOST)
+            most = max(ints[row + MAXIMUM, window], own)
             values[to + window] = most / minor_per_major if most != NOTHING_MOST else nan
     elif kind == STD:
-        for window in range(windows):
-            deviation = _deviation(ints, reals, accumulator, window, window < exact, small, mine, amount)
+        rest = exact if small else 0
+        for window in range(rest):
+            values[to + window] = _small_deviation(ints, row, window, mine, amount) / minor_per_major
+        for window in range(rest, windows):
+            deviation = _deviation(ints, reals, accumulator, window, window < exact, mine, amount)
             values[to + window] = deviation / minor_per_major
     elif kind == ZSCORE:
         for window in range(windows):
-            deviation = _deviation(ints, reals, accumulator, window, window < exact, small, mine, amount)
-            count = _count(ints, reals, accumulator, window, exact, mine)
-            above = amount - _total(ints, reals, accumulator, window, exact, own) / count if count > 0 else nan
+            if window < exact and small:
+                deviation = _small_deviation(ints, row, window, mine, amount)
+            else:
+                deviation = _deviation(ints, reals, accumulator, window, window < exact, mine, amount)
+            count = _count(ints, reals, accumulator, window, mine)
+            above = amount - _total(ints, reals, accumulator, window, own) / count if count > 0 else nan
             if window < exact and count > 0:
                 # In whole numbers, since a mean of large amounts has no digits left for small differences.
                 number = ints[row + N, window] + mine
