@@ -117,11 +117,36 @@ def words_until(typing_context: Any, heap: Any, first: Any, limit: Any) -> Any:
     return types.uint64(heap, types.int64, types.int64), generate
 
 
+@intrinsic  # type: ignore[untyped-decorator]
+def put_where_less(typing_context: Any, rows: Any, read: Any, to: Any, first: Any, limit: Any, value: Any) -> Any:
+    """`put_where_less(rows, read, to, first, x, y)`: `rows[to, k] = y` where `rows[read, k] < x`, from `first` on.
+
+    For a cache line of columns.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array, read, to, first, limit, value = arguments
+        lanes = ir.VectorType(ir.IntType(64), LINE)
+        source = _lanes_at(context, builder, signature.args[0], array, [read, first], lanes)
+        target = _lanes_at(context, builder, signature.args[0], array, [to, first], lanes)
+        less = builder.icmp_signed("<", builder.load(source, align=8), _splat(builder, limit, lanes))
+        chosen = builder.select(less, _splat(builder, value, lanes), builder.load(target, align=8))
+        builder.store(chosen, target, align=8)
+        return context.get_dummy_value()
+
+    return types.void(rows, *[types.int64] * 5), generate
+
+
 def _load(context: Any, builder: Any, array_type: Any, arguments: Any, lanes: Any) -> Any:
     """As many words of an array as there are lanes, from an index on, wherever that lies."""
-    view = context.make_array(array_type)(context, builder, arguments[0])
-    first = cgutils.get_item_pointer(context, builder, array_type, view, [arguments[1]])
-    return builder.load(builder.bitcast(first, lanes.as_pointer()), align=8)
+    return builder.load(_lanes_at(context, builder, array_type, arguments[0], [arguments[1]], lanes), align=8)
+
+
+def _lanes_at(context: Any, builder: Any, array_type: Any, array: Any, index: Any, lanes: Any) -> Any:
+    """Where in an array so many lanes begin."""
+    view = context.make_array(array_type)(context, builder, array)
+    item = cgutils.get_item_pointer(context, builder, array_type, view, index)
+    return builder.bitcast(item, lanes.as_pointer())
 
 
 def _splat(builder: Any, value: Any, lanes: Any) -> Any:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from features.arena import CAPACITY, HEAD, KIND, LENGTH, NEVER, NEWEST_MS, POSITION
 from features.bits import has_bit, set_bit
 from features.jit import allocating, kernel
-from features.program import COLUMNS, PREDICATES, TABLES
+from features.program import COLUMNS, MARKED, PREDICATES, TABLES
 from features.ring import (
     BASE_SQUARES,
     BASE_TOTAL,
@@ -346,7 +346,7 @@ def unpack(
         heap[position + FIRST_MS] = first_ms if has & HAS_TILES else heap[row_at(position, capacity, 0, 0) + TIME_MS]
         heap[position + TILES_AT] = 0
         note_squares(heap, position, capacity, 0, 0, length - 1)
-        mark_all(slots, slot, heap, columns, seen_keys, seen_stamps, seen_stamp)
+        mark_all(slots, slot, heap, columns, facts[kind, MARKED], seen_keys, seen_stamps, seen_stamp)
         if has & HAS_TILES:
             part = heap_top
             heap[position + TILES_AT] = part - position

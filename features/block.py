@@ -178,7 +178,7 @@ def _lacks_room(heap: Int64, position: int, tables: int) -> bool:
 def insert(
     slots: Int64, at: int, heap: Int64, heap_top: int, last: int, time_ms: int, amount: int, event_words: Int64,
     flags: int, columns: int, predicates: int, tables: int, tables_of: Int64, ring_events_max: int, ttl_ms: int,
-    previous: Int64, seen_keys: Int64, seen_stamps: Int64, seen_stamp: Int64, entries: Int64,
+    marked: int, previous: Int64, seen_keys: Int64, seen_stamps: Int64, seen_stamp: Int64, entries: Int64,
 ) -> int:  # fmt: skip
     """Puts an event into an entity; returns the new heap top. `last`: the newest place that is not after it."""
     before_ms = slots[at, NEWEST_MS]
@@ -210,7 +210,7 @@ def insert(
         for column in range(columns):
             previous[column] -= 1
     put(
-        slots, at, heap, place, time_ms, amount, event_words, flags, columns, predicates, previous,
+        slots, at, heap, place, time_ms, amount, event_words, flags, columns, predicates, marked, previous,
         seen_keys, seen_stamps, seen_stamp,
     )  # fmt: skip
     return heap_top

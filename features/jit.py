@@ -17,7 +17,7 @@ from numba.core.typing import signature
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 
-@register_pass(mutates_CFG=False, analysis_only=False)  # type: ignore[untyped-decorator]
+@register_pass(mutates_CFG=False, analysis_only=False)
 class _UnsignedIndices(FunctionPass):  # type: ignore[misc]
     """Makes every index of an array unsigned, so that none is compared with 0 in case it counts from the end.
 

@@ -10,13 +10,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from features.ahead import RING_AHEAD, ask_for_columns, ask_for_edges, ask_for_entities, ask_for_squares, slot_ahead
 from features.arena import (
     CAPACITY,
     DIRTY,
     HEAD,
     KIND,
     LENGTH,
-    LINE_WORDS,
     NEVER,
     NEWEST_MS,
     POSITION,
@@ -24,7 +24,6 @@ from features.arena import (
 from features.bits import previous_bit, words_of
 from features.block import insert
 from features.jit import inlined, kernel
-from features.prefetch import prefetch
 from features.program import (
     ACCUMULATOR,
     COLUMN,
@@ -34,6 +33,7 @@ from features.program import (
     INSTRUCTIONS,
     IS_NEW,
     IS_NUMBER,
+    MARKED,
     MATRIX_END,
     MATRIX_FIRST,
     OF_AMOUNT,
@@ -52,10 +52,8 @@ from features.program import KIND as INSTRUCTION_KIND
 from features.ring import (
     DROPPED_MS,
     FIRST_MS,
-    HEADER_WORDS,
     NEWEST,
     PEAK,
-    ROW_WORDS,
     TILES_AT,
     TIME_MS,
     UNKNOWN_MS,
@@ -70,10 +68,8 @@ from features.ring import (
     row_at,
     word_of,
 )
-from features.tiles import TILE_COUNT, tile_at
-from features.values import TABLE_WORDS_MAX, place_of_value
+from features.values import TABLE_WORDS_MAX
 from features.windows import (
-    LINE_ROWS,
     SUM_ROWS,
     SUMS,
     TILE_ROWS,
@@ -84,7 +80,7 @@ from features.windows import (
     sum_all,
     sum_predicate,
     values_row,
-    work_rows,
+    work_arrays,
 )
 from features.write import is_small, speed_kmh, write_sums, write_values
 
@@ -95,8 +91,6 @@ UInt16 = NDArray[np.uint16]
 UInt8 = NDArray[np.uint8]
 Float64 = NDArray[np.float64]
 
-# How many events ahead slots, the heads of blocks and what lies within them are asked for.
-SLOT_AHEAD, BLOCK_AHEAD, ROWS_AHEAD, TILES_AHEAD = 6, 4, 2, 1
 CATEGORIES = 1 << 20
 
 
@@ -119,11 +113,11 @@ def work_for(program: Program, ring_events_max: int) -> Work:
     """Scratch memory for a program."""
     windows = max(program.windows_ms.shape[1], 1)
     columns, predicates = program.columns.shape[1], program.predicates.shape[1]
-    ints, reals = work_rows(columns, predicates)
+    ints, reals = work_arrays(windows, columns, predicates)
     seen = Seen(ring_events_max)
     return Work(
-        ints=np.zeros((ints, windows), np.int64),
-        reals=np.zeros((reals, windows)),
+        ints=ints,
+        reals=reals,
         words=np.zeros(max(columns, 1), np.int64),
         previous=np.zeros(max(columns, 1), np.int64),
         bits=np.zeros(1),
@@ -133,66 +127,6 @@ def work_for(program: Program, ring_events_max: int) -> Work:
         seen_stamps=seen.stamps,
         seen_stamp=seen.stamp,
     )
-
-
-@inlined
-def _prefetch(
-    event: int, words: UInt64, found: Int32, slots: Int64, edges: UInt16, heap: Int64, facts: Int64,
-    columns_of: Int64, tables_of: Int64,
-) -> None:  # fmt: skip
-    """Asks for what the next events need: first their slots, then the heads of their blocks, then what lies within."""
-    for kind in range(found.shape[1]):
-        at = found[event + SLOT_AHEAD, kind] if event + SLOT_AHEAD < found.shape[0] else -1
-        if at >= 0:
-            prefetch(slots, at)
-            prefetch(edges, at)
-    for kind in range(found.shape[1]):
-        at = found[event + BLOCK_AHEAD, kind] if event + BLOCK_AHEAD < found.shape[0] else -1
-        if at >= 0:
-            prefetch(heap, slots[at, POSITION])
-    for kind in range(found.shape[1]):
-        at = found[event + ROWS_AHEAD, kind] if event + ROWS_AHEAD < found.shape[0] else -1
-        if at >= 0 and slots[at, CAPACITY] > 0:
-            _prefetch_ring(slots, at, edges[at], heap, facts[kind, WINDOWS], facts[kind, COLUMNS])
-    for kind in range(found.shape[1]):
-        at = found[event + TILES_AHEAD, kind] if event + TILES_AHEAD < found.shape[0] else -1
-        if at >= 0 and slots[at, CAPACITY] > 0 and heap[slots[at, POSITION] + TILES_AT]:
-            part = slots[at, POSITION] + heap[slots[at, POSITION] + TILES_AT]
-            _prefetch_tiles(
-                event + TILES_AHEAD, words, heap, part, facts[kind, COLUMNS], facts[kind, PREDICATES],
-                facts[kind, TABLES], columns_of[kind], tables_of[kind],
-            )  # fmt: skip
-
-
-@inlined
-def _prefetch_tiles(
-    event: int, words: UInt64, heap: Int64, part: int, columns: int, predicates: int, tables: int, columns_of: Int64,
-    tables_of: Int64,
-) -> None:  # fmt: skip
-    """Asks for the newest tile of an entity, and for where its tables have the event's values."""
-    newest = tile_at(part, heap[part + TILE_COUNT] - 1, predicates, tables)
-    prefetch(heap, newest)
-    prefetch(heap, newest + LINE_WORDS)
-    for column in range(columns):
-        if tables_of[column] >= 0:
-            word = int(np.int64(words[event, columns_of[column]]))
-            prefetch(heap, place_of_value(heap, part, tables_of[column], word, predicates, tables))
-
-
-@inlined
-def _prefetch_ring(slots: Int64, at: int, edges: UInt16, heap: Int64, windows: int, columns: int) -> None:
-    """Asks for an entity's newest row, where its windows began, its squares, columns and bit sets, its tile header."""
-    position, capacity = slots[at, POSITION], slots[at, CAPACITY]
-    rows = position + HEADER_WORDS
-    prefetch(heap, rows + ROW_WORDS * ((slots[at, HEAD] + slots[at, LENGTH] - 1) & (capacity - 1)))
-    for window in range(windows):
-        # The line after it too, in which a window as a rule begins if not in this one.
-        prefetch(heap, rows + ROW_WORDS * (edges[window] & (capacity - 1)))
-        prefetch(heap, rows + ROW_WORDS * ((edges[window] + LINE_ROWS) & (capacity - 1)))
-    for line in range(rows + ROW_WORDS * capacity, bits_at(position, capacity, columns, NEWEST + columns), LINE_WORDS):
-        prefetch(heap, line)
-    if heap[position + TILES_AT]:
-        prefetch(heap, position + heap[position + TILES_AT])
 
 
 @inlined
@@ -374,7 +308,7 @@ def advance(
         if heap_top + block_words_max * found.shape[1] > heap.shape[0]:
             return event, heap_top, dirty_count
         time_ms, amount = times_ms[event], amounts[event]
-        _prefetch(event, words, found, slots, edges, heap, facts, columns_of, tables_of)
+        ask_for_entities(event, words, found, slots, edges, heap, facts, columns_of, tables_of)
         for kind in range(found.shape[1]):
             windows, columns, predicates = facts[kind, WINDOWS], facts[kind, COLUMNS], facts[kind, PREDICATES]
             tables = facts[kind, TABLES]
@@ -384,7 +318,8 @@ def advance(
                     exact_windows[event, kind] = windows
                     exact_all[event, kind] = 1
                 continue
-            at = found[event, kind]
+            at, later = found[event, kind], slot_ahead(event + RING_AHEAD, kind, found)
+            ask_for_edges(slots, later, edges[later], heap, 0, windows // 2)
             floor_ms = max(forgotten_ms[event], unknown_ms)
             if slots[at, CAPACITY] == 0:
                 heap_top = open_block(slots, at, heap, heap_top, columns, predicates, floor_ms)
@@ -400,9 +335,10 @@ def advance(
                 word = int(np.int64(words[event, columns_of[kind, column]]))
                 own_words[column] = word
                 previous[column] = -1
-                if word != 0 and tables_of[kind, column] >= 0:
+                if word != 0 and counted[kind, column]:
                     at_column = column_at(position, capacity, column)
                     previous[column] = find_word(heap, at_column, capacity, head, last, word)
+            ask_for_edges(slots, later, edges[later], heap, windows // 2, windows)
             if compute:
                 exact = 0
                 while exact < windows and heap[position + DROPPED_MS] <= time_ms - windows_of[kind, exact]:
@@ -415,16 +351,19 @@ def advance(
                     tables_of[kind], needs[kind], counted[kind], own_words, previous, edges[at], ints, reals,
                     ranks, seen_keys, seen_stamps, seen_stamp,
                 )  # fmt: skip
+                ask_for_squares(slots, later, heap)
                 exact_all[event, kind] = _write(
                     instructions[kind], facts[kind, INSTRUCTIONS], heap, position, capacity, head, last, columns,
                     predicates, time_ms, amount, own_flags, own_words, windows_of[kind], windows, exact,
                     insert_events, minor_per_major, ints, reals, number, values[event],
                 )  # fmt: skip
+            ask_for_columns(slots, later, heap, columns, tables_of[kind])
             if not insert_events:
                 continue
             heap_top = insert(
                 slots, at, heap, heap_top, last, time_ms, amount, own_words, own_flags, columns, predicates, tables,
-                tables_of[kind], ring_events_max, ttl_ms, previous, seen_keys, seen_stamps, seen_stamp, entries,
+                tables_of[kind], ring_events_max, ttl_ms, facts[kind, MARKED], previous, seen_keys, seen_stamps,
+                seen_stamp, entries,
             )  # fmt: skip
             if slots[at, KIND] & DIRTY == 0:
                 slots[at, KIND] |= DIRTY

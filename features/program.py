@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from features.ring import HIGH, LOW, NEWEST
 from features.spec import AMOUNT, FIELD_WINDOWED, WINDOWED, Aggregate, Column, EntitySpec, FeatureSpec
 
 Int64 = NDArray[np.int64]
@@ -22,8 +23,8 @@ KINDS = (
 AMOUNTS, OF_SQUARES, LEAST_OF, MOST_OF = 1, 2, 4, 8
 _NEEDS = {"sum": 1, "mean": 1, "ratio": 1, "std": 3, "zscore": 3, "min": 5, "max": 9}
 
-# What an entity has: words of `facts`.
-WINDOWS, COLUMNS, PREDICATES, TABLES, INSTRUCTIONS, MATRIX_FIRST, MATRIX_END = range(7)
+# What an entity has: words of `facts`. MARKED has a bit for each bit set of marks that a ring keeps (features.ring).
+WINDOWS, COLUMNS, PREDICATES, TABLES, INSTRUCTIONS, MATRIX_FIRST, MATRIX_END, MARKED, FACTS = range(9)
 # An instruction: which aggregate, over which accumulator (0 all events, then the entity's predicates), of which of the
 # entity's columns, without the event itself, from which column of the matrix on, and whether words are numbers.
 KIND, ACCUMULATOR, COLUMN, WITHOUT_EVENT, TO, IS_NUMBER = range(6)
@@ -34,8 +35,8 @@ NO_TABLE = -1
 class Program(NamedTuple):
     """E entities, at most W windows, C columns, P predicates and I instructions each; all int64.
 
-    `windows_ms[E, W]` ascends. `facts[E, 7]` are the words named above. `columns[E, C]` says which word of a batch an
-    entity's column is, `tables[E, C]` which of the entity's tables counts its values, `predicates[E, P]` which bit of
+    `windows_ms[E, W]` ascends. `facts[E, FACTS]` are the words named above. `columns[E, C]` says which word of a batch
+    an entity's column is, `tables[E, C]` which of its tables counts its values, `predicates[E, P]` which bit of
     a batch's flags a predicate is. `instructions[E, I, 6]`: one for each aggregate, whose values stand one per window
     in adjacent columns of the matrix. `needs[E, P + 1]`: what is needed of all events, then of each predicate's;
     `counted[E, C]`: whether values of a column are counted or looked for.
@@ -58,7 +59,7 @@ def compile_program(spec: FeatureSpec) -> Program:
     count = len(entities)
     program = Program(
         windows_ms=np.zeros((count, max(len(e.windows) for e in entities)), np.int64),
-        facts=np.zeros((count, 7), np.int64),
+        facts=np.zeros((count, FACTS), np.int64),
         columns=np.zeros((count, max(len(e.columns) for e in entities)), np.int64),
         tables=np.full((count, max(len(e.columns) for e in entities)), NO_TABLE, np.int64),
         predicates=np.zeros((count, max(len(e.predicates) for e in entities)), np.int64),
@@ -81,9 +82,17 @@ def compile_program(spec: FeatureSpec) -> Program:
         own = [matrix[name] for name in matrix if name.startswith(f"{entity.name}.")]
         program.facts[kind] = (
             len(entity.windows), len(entity.columns), len(entity.predicates), len(counted), len(entity.aggregates),
-            min(own, default=0), max(own, default=-1) + 1,
+            min(own, default=0), max(own, default=-1) + 1, _marked(program.needs[kind, 0], program.counted[kind]),
         )  # fmt: skip
     return program
+
+
+def _marked(needs: int, counted: Int64) -> int:
+    """The bit sets of marks that these needs and counted columns take."""
+    marked = bool(needs & MOST_OF) << HIGH | bool(needs & LEAST_OF) << LOW
+    for column in np.flatnonzero(counted).tolist():
+        marked |= 1 << (NEWEST + column)
+    return marked
 
 
 def _instruction(aggregate: Aggregate, entity: EntitySpec, matrix: dict[str, int]) -> tuple[int, ...]:

@@ -13,7 +13,8 @@ A block begins with a cache line and takes whole ones, so that four rows are a l
 
 A window is a difference of two running totals, modulo 2^64. `high` marks the places that no newer one exceeds, `low`
 those that no newer one undercuts, so that a window's largest amount is the oldest mark in it; `newest` marks the
-places whose word does not occur again, so that as many are distinct in a window as it has marks.
+places whose word does not occur again, so that as many are distinct in a window as it has marks. Only those bit sets
+are kept of which a feature is made: bit n of `marked` says so of the n-th.
 
 Events are sorted by time and then by all else that is stored of them, so what a ring holds and what it drops depends
 on the events alone and not on the order in which they came: events that tie in everything are interchangeable.
@@ -332,13 +333,15 @@ def drop_oldest(slots: Int64, at: int, heap: Int64, columns: int, predicates: in
 
 
 @inlined
-def _mark_append(slots: Int64, at: int, heap: Int64, columns: int, previous: Int64) -> None:
+def _mark_append(slots: Int64, at: int, heap: Int64, columns: int, marked: int, previous: Int64) -> None:
     """Marks the place just appended; `previous[column]`: where its word stood before, -1 nowhere."""
     position, capacity, head = slots[at, POSITION], slots[at, CAPACITY], slots[at, HEAD]
     mask, last = capacity - 1, slots[at, LENGTH] - 1
     physical = (head + last) & mask
     amount = amount_of(heap, position, capacity, head, last)
     for number in range(2):
+        if marked >> number & 1 == 0:
+            continue
         bits = bits_at(position, capacity, columns, number)
         place = head + last - 1
         while True:
@@ -351,6 +354,8 @@ def _mark_append(slots: Int64, at: int, heap: Int64, columns: int, previous: Int
             clear_bit(heap, bits, place & mask)
         set_bit(heap, bits, physical)
     for column in range(columns):
+        if marked >> (NEWEST + column) & 1 == 0:
+            continue
         bits = bits_at(position, capacity, columns, NEWEST + column)
         if previous[column] >= 0:
             clear_bit(heap, bits, (head + previous[column]) & mask)
@@ -362,8 +367,9 @@ def _mark_append(slots: Int64, at: int, heap: Int64, columns: int, previous: Int
 
 @kernel
 def mark_all(
-    slots: Int64, at: int, heap: Int64, columns: int, seen_keys: Int64, seen_stamps: Int64, seen_stamp: Int64
-) -> None:
+    slots: Int64, at: int, heap: Int64, columns: int, marked: int, seen_keys: Int64, seen_stamps: Int64,
+    seen_stamp: Int64,
+) -> None:  # fmt: skip
     """Sets all marks anew, newest place first."""
     position, capacity, head = slots[at, POSITION], slots[at, CAPACITY], slots[at, HEAD]
     length, mask = slots[at, LENGTH], capacity - 1
@@ -373,7 +379,7 @@ def mark_all(
         for k in range(words_of(capacity)):
             heap[bits + k] = 0
     high, low = 0, 0
-    for place in range(length - 1, -1, -1):
+    for place in range(length - 1 if marked & (1 << HIGH | 1 << LOW) else -1, -1, -1):
         amount = amount_of(heap, position, capacity, head, place)
         if place == length - 1 or amount > high:
             high = amount
@@ -382,6 +388,8 @@ def mark_all(
             low = amount
             set_bit(heap, lows, (head + place) & mask)
     for column in range(columns):
+        if marked >> (NEWEST + column) & 1 == 0:
+            continue
         seen_stamp[0] += 1
         words, bits = column_at(position, capacity, column), bits_at(position, capacity, columns, NEWEST + column)
         for place in range(length - 1, -1, -1):
@@ -393,7 +401,8 @@ def mark_all(
 @kernel
 def put(
     slots: Int64, at: int, heap: Int64, place: int, time_ms: int, amount: int, event_words: Int64, flags: int,
-    columns: int, predicates: int, previous: Int64, seen_keys: Int64, seen_stamps: Int64, seen_stamp: Int64,
+    columns: int, predicates: int, marked: int, previous: Int64, seen_keys: Int64, seen_stamps: Int64,
+    seen_stamp: Int64,
 ) -> None:  # fmt: skip
     """Puts an event into its place; the ring has room. `previous` as `find_word` gives it, used at the end only."""
     position, capacity, head = slots[at, POSITION], slots[at, CAPACITY], slots[at, HEAD]
@@ -427,6 +436,6 @@ def put(
     slots[at, LENGTH] += 1
     note_squares(heap, position, capacity, head, place, length)
     if place == length:
-        _mark_append(slots, at, heap, columns, previous)
+        _mark_append(slots, at, heap, columns, marked, previous)
     else:
-        mark_all(slots, at, heap, columns, seen_keys, seen_stamps, seen_stamp)
+        mark_all(slots, at, heap, columns, marked, seen_keys, seen_stamps, seen_stamp)

@@ -26,6 +26,7 @@ from features.bits import (
     next_bit,
     population,
     previous_bit,
+    put_where_less,
     rank_bits,
     words_until,
 )
@@ -89,9 +90,11 @@ TIMES = np.uint64(0x5555)
 TWO_64 = 2.0**64
 
 
-def work_rows(columns: int, predicates: int) -> tuple[int, int]:
-    """Rows of `ints` and of `reals`."""
-    return SUMS + SUM_ROWS * (1 + predicates) + 2 * columns, TILE_ROWS * (1 + predicates) + columns
+def work_arrays(windows: int, columns: int, predicates: int) -> tuple[Int64, Float64]:
+    """`ints` and `reals`, with whole lines of windows."""
+    width = -(-windows // LINE) * LINE
+    ints = np.zeros((SUMS + SUM_ROWS * (1 + predicates) + 2 * columns, width), np.int64)
+    return ints, np.zeros((TILE_ROWS * (1 + predicates) + columns, width))
 
 
 @inlined
@@ -220,9 +223,8 @@ def _extremes_by_marks(
     place = last
     while place > oldest:
         amount = amount_of(heap, position, capacity, head, place)
-        for window in range(windows):
-            if ints[OUTSIDE, window] < place:
-                ints[SUMS + extreme, window] = amount
+        for first in range(0, windows, LINE):
+            put_where_less(ints, OUTSIDE, SUMS + extreme, first, place, amount)
         place = previous_bit(heap, bits, head + place - 1, head, capacity - 1) - head
 
 

@@ -48,8 +48,9 @@ def _small_deviation(ints: Int64, row: int, window: int, mine: int, amount: int)
     """Sample standard deviation in minor units, null below two events; of an exact window whose squares fit a word."""
     count, total = ints[row + N, window] + mine, ints[row + TOTAL, window] + mine * amount
     spread = count * (ints[row + SQ_LOW, window] + mine * amount * amount) - total * total
-    # Below two events this is the root of 0 / 0, which is null.
-    return sqrt(spread / (float(count) * (count - 1)))
+    deviation = sqrt(spread / (float(count) * (count - 1)))
+    # Below two events this is the root of 0 / 0, a NaN of another sign.
+    return deviation if count > 1 else nan
 
 
 @inlined

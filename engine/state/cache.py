@@ -93,6 +93,8 @@ class HotCache:
         self._bytes_per_slot = BYTES_PER_SLOT + BYTES_PER_EDGE * windows
         self._slots_max = int(bytes_max * SLOTS_SHARE) // self._bytes_per_slot
         self.slots = aligned_words(self._slots_max * SLOT_WORDS).reshape(-1, SLOT_WORDS)
+        # Where a key is absent, the first slot is what is asked for ahead, in use or not.
+        self.slots[0] = 0
         # Where each window began when the entity was last asked for: no more than where to begin to look.
         self.edges = np.empty((self._slots_max, windows), np.uint16)
         self.heap = aligned_words(int(bytes_max * (1 - SLOTS_SHARE)) // 8)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numba import njit
 
 from features.bits import (
-    PAIRS,
+    LINE,
     SCAN,
     WORD_BITS,
     bits_before,
@@ -19,13 +19,14 @@ from features.bits import (
     leading_zeros,
     lowest_bit,
     next_bit,
-    pairs_until,
     population,
     previous_bit,
+    put_where_less,
     rank_bits,
     set_bit,
     squares_about_mean,
     words_of,
+    words_until,
 )
 from tests.oracle.events import signed
 
@@ -182,7 +183,7 @@ def test_equal_amounts_have_no_spread_at_all(amount: int, count: int) -> None:
 
 @compiled
 def _compared(heap, first, value):
-    return equal_halves(heap, first, value), pairs_until(heap, first, value)
+    return equal_halves(heap, first, value), words_until(heap, first, value)
 
 
 @given(
@@ -197,9 +198,24 @@ def test_words_are_compared_side_by_side(values: list[int], key: int, upper: int
     halves[:] = values
     equal, _ = _compared(heap, first, (upper << 32) + (key & 0xFFFFFFFF))
     assert int(equal) == sum((value == key) << k for k, value in enumerate(values))
-    heap[first : first + 2 * PAIRS] = values[: 2 * PAIRS]
+    heap[first : first + LINE] = values[:LINE]
     _, until = _compared(heap, first, key)
-    assert int(until) == sum((values[2 * k] <= key) << k for k in range(PAIRS))
+    assert int(until) == sum((values[k] <= key) << k for k in range(LINE))
+
+
+@compiled
+def _put_where_less(rows, first, limit, value):
+    put_where_less(rows, 0, 2, first, limit, value)
+
+
+@given(st.lists(st.integers(-3, 3), min_size=LINE, max_size=LINE), st.integers(-4, 4), st.integers(0, 3))
+def test_words_are_put_where_those_of_another_row_are_less(values: list[int], limit: int, first: int) -> None:
+    rows = np.arange(3 * (LINE + 4)).reshape(3, -1)
+    rows[0, first : first + LINE] = values
+    expected = rows.copy()
+    expected[2, first : first + LINE][np.array(values) < limit] = 99
+    _put_where_less(rows, first, limit, 99)
+    assert (rows == expected).all()
 
 
 @given(_rings(), st.data())

@@ -19,7 +19,7 @@ from engine.state.local import LocalState
 from engine.state.store import Store
 from features.arena import CAPACITY, DIRTY, HEAD, KEY, KIND, LENGTH, NEVER, NEWEST_MS, POSITION, WORDS
 from features.bits import set_bit
-from features.program import COLUMNS, PREDICATES, TABLES, Program, compile_program
+from features.program import COLUMNS, FACTS, PREDICATES, TABLES, Program, compile_program
 from features.ring import (
     BASE_TOTAL,
     DROPPED_MS,
@@ -53,7 +53,7 @@ TTL_MS = 8 * 86_400_000
 
 def _program(columns: int = 0, predicates: int = 0, tables: int = 0) -> Program:
     """One entity with so much to store and no features."""
-    facts = np.zeros((1, 7), np.int64)
+    facts = np.zeros((1, FACTS), np.int64)
     facts[0, [COLUMNS, PREDICATES, TABLES]] = columns, predicates, tables
     empty = np.zeros((1, 0), np.int64)
     numbers = np.arange(columns, dtype=np.int64).reshape(1, columns)

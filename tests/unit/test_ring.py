@@ -80,7 +80,7 @@ class Ring:
             self.events.pop(0)
         previous = np.full(1, -1, np.int64)
         words = np.zeros(1, np.int64)
-        put(self.slots, 0, self.heap, len(self.events), time_ms, amount, words, 0, 1, 0, previous, *self._seen)
+        put(self.slots, 0, self.heap, len(self.events), time_ms, amount, words, 0, 1, 0, 0b111, previous, *self._seen)
         self.events.append((time_ms, amount))
 
     @property
