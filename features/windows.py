@@ -115,6 +115,8 @@ def find_edges(
     """
     rows, mask = position + HEADER_WORDS, capacity - 1
     oldest_ms = heap[rows + ROW_WORDS * head] if last >= 0 else -NEVER
+    # A ring of less than a line has nothing in the rest of it.
+    farthest = 2 * LINE_ROWS - 1 if capacity >= LINE_ROWS else capacity - 1
     for window in range(windows):
         edge_ms = time_ms - windows_ms[window]
         if oldest_ms > edge_ms:
@@ -122,15 +124,15 @@ def find_edges(
             continue
         place = min((edges[window] - head) & mask, last)
         # As a rule the edge is in the same line of four rows or in the next one, which are compared at once.
-        line, within = (head + place) & mask & -LINE_ROWS, (head + place) & (LINE_ROWS - 1)
+        line, within = (head + place) & mask & -LINE_ROWS, (head + place) & mask & (LINE_ROWS - 1)
         first = place - within
-        low, high = max(0, -first), min(2 * LINE_ROWS - 1, last - first)
+        low, high = max(0, -first), min(farthest, last - first)
         until = words_until(heap, rows + ROW_WORDS * line, edge_ms)
         until |= words_until(heap, rows + ROW_WORDS * ((line + LINE_ROWS) & mask), edge_ms) << np.uint64(LINE)
         compared = (TIMES << np.uint64(ROW_WORDS * low)) & (TIMES >> np.uint64(ROW_WORDS * (2 * LINE_ROWS - 1 - high)))
         held = population(until & compared)
         place = first + low + held - 1
-        if held == 0 or (held == 2 * LINE_ROWS - low and place < last):
+        if held == 0 or (place == first + high and place < last):
             place = _last_until(heap, rows, head, mask, last, max(place, 0), edge_ms)
         ints[OUTSIDE, window] = place
         edges[window] = (head + place) & mask
