@@ -13,13 +13,13 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from features.arena import LINE_WORDS
 from features.jit import inlined
 
 Int64 = NDArray[np.int64]
 
 WORD_BITS = 64
-# How many halves of words, and how many words, are compared at once.
-SCAN, LINE = 32, 8
+SCAN = 32  # halves of words that are compared at once
 ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 ONE = np.uint64(1)
 
@@ -109,10 +109,10 @@ def words_until(typing_context: Any, heap: Any, first: Any, limit: Any) -> Any:
     """`words_until(heap, first, x)`: bit k is set where `heap[first + k]` is at most x, for a cache line of words."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        lanes = ir.VectorType(ir.IntType(64), LINE)
+        lanes = ir.VectorType(ir.IntType(64), LINE_WORDS)
         found = _load(context, builder, signature.args[0], arguments, lanes)
         until = builder.icmp_signed("<=", found, _splat(builder, arguments[2], lanes))
-        return builder.zext(builder.bitcast(until, ir.IntType(LINE)), ir.IntType(64))
+        return builder.zext(builder.bitcast(until, ir.IntType(LINE_WORDS)), ir.IntType(64))
 
     return types.uint64(heap, types.int64, types.int64), generate
 
@@ -126,7 +126,7 @@ def put_where_less(typing_context: Any, rows: Any, read: Any, to: Any, first: An
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array, read, to, first, limit, value = arguments
-        lanes = ir.VectorType(ir.IntType(64), LINE)
+        lanes = ir.VectorType(ir.IntType(64), LINE_WORDS)
         source = _lanes_at(context, builder, signature.args[0], array, [read, first], lanes)
         target = _lanes_at(context, builder, signature.args[0], array, [to, first], lanes)
         less = builder.icmp_signed("<", builder.load(source, align=8), _splat(builder, limit, lanes))

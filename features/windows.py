@@ -17,9 +17,8 @@ for each column, and one that says whether the event's own value is among them. 
 import numpy as np
 from numpy.typing import NDArray
 
-from features.arena import NEVER
+from features.arena import LINE_WORDS, NEVER
 from features.bits import (
-    LINE,
     bits_before,
     count_bits,
     high_square,
@@ -84,7 +83,7 @@ N, TOTAL, SQ_LOW, SQ_HIGH, MINIMUM, MAXIMUM, SUM_ROWS = range(7)
 TILE_ROWS = 3
 NOTHING_LEAST, NOTHING_MOST = 1 << 62, -(1 << 62)
 SQUARES_SAFE = 2.0**63
-LINE_ROWS = LINE // ROW_WORDS
+LINE_ROWS = LINE_WORDS // ROW_WORDS
 # The words of two lines that are times: each row begins with one.
 TIMES = np.uint64(0x5555)
 TWO_64 = 2.0**64
@@ -92,7 +91,7 @@ TWO_64 = 2.0**64
 
 def work_arrays(windows: int, columns: int, predicates: int) -> tuple[Int64, Float64]:
     """`ints` and `reals`, with whole lines of windows."""
-    width = -(-windows // LINE) * LINE
+    width = -(-windows // LINE_WORDS) * LINE_WORDS
     ints = np.zeros((SUMS + SUM_ROWS * (1 + predicates) + 2 * columns, width), np.int64)
     return ints, np.zeros((TILE_ROWS * (1 + predicates) + columns, width))
 
@@ -128,7 +127,7 @@ def find_edges(
         first = place - within
         low, high = max(0, -first), min(farthest, last - first)
         until = words_until(heap, rows + ROW_WORDS * line, edge_ms)
-        until |= words_until(heap, rows + ROW_WORDS * ((line + LINE_ROWS) & mask), edge_ms) << np.uint64(LINE)
+        until |= words_until(heap, rows + ROW_WORDS * ((line + LINE_ROWS) & mask), edge_ms) << np.uint64(LINE_WORDS)
         compared = (TIMES << np.uint64(ROW_WORDS * low)) & (TIMES >> np.uint64(ROW_WORDS * (2 * LINE_ROWS - 1 - high)))
         held = population(until & compared)
         place = first + low + held - 1
@@ -203,15 +202,13 @@ def _sum_squares(heap: Int64, position: int, capacity: int, head: int, last: int
             before = squares_until(heap, position, capacity, head, ints[OUTSIDE, window])
             ints[SUMS + SQ_LOW, window] = until - before
         return
-    low, high, place = np.uint64(0), 0, last
+    place = last
     for window in range(windows):
+        for row in (SUMS + SQ_LOW, SUMS + SQ_HIGH):
+            ints[row, window] = ints[row, window - 1] if window else 0
         while place > ints[OUTSIDE, window]:
-            amount = amount_of(heap, position, capacity, head, place)
-            after = low + np.uint64(amount * amount)
-            high += high_square(amount) + (1 if after < low else 0)
-            low = after
+            _add_square(ints, SUMS, window, amount_of(heap, position, capacity, head, place))
             place -= 1
-        ints[SUMS + SQ_LOW, window], ints[SUMS + SQ_HIGH, window] = np.int64(low), high
 
 
 @inlined
@@ -225,7 +222,7 @@ def _extremes_by_marks(
     place = last
     while place > oldest:
         amount = amount_of(heap, position, capacity, head, place)
-        for first in range(0, windows, LINE):
+        for first in range(0, windows, LINE_WORDS):
             put_where_less(ints, OUTSIDE, SUMS + extreme, first, place, amount)
         place = previous_bit(heap, bits, head + place - 1, head, capacity - 1) - head
 

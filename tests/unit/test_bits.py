@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numba import njit
 
+from features.arena import LINE_WORDS
 from features.bits import (
-    LINE,
     SCAN,
     WORD_BITS,
     bits_before,
@@ -198,9 +198,9 @@ def test_words_are_compared_side_by_side(values: list[int], key: int, upper: int
     halves[:] = values
     equal, _ = _compared(heap, first, (upper << 32) + (key & 0xFFFFFFFF))
     assert int(equal) == sum((value == key) << k for k, value in enumerate(values))
-    heap[first : first + LINE] = values[:LINE]
+    heap[first : first + LINE_WORDS] = values[:LINE_WORDS]
     _, until = _compared(heap, first, key)
-    assert int(until) == sum((values[k] <= key) << k for k in range(LINE))
+    assert int(until) == sum((values[k] <= key) << k for k in range(LINE_WORDS))
 
 
 @compiled
@@ -208,12 +208,12 @@ def _put_where_less(rows, first, limit, value):
     put_where_less(rows, 0, 2, first, limit, value)
 
 
-@given(st.lists(st.integers(-3, 3), min_size=LINE, max_size=LINE), st.integers(-4, 4), st.integers(0, 3))
+@given(st.lists(st.integers(-3, 3), min_size=LINE_WORDS, max_size=LINE_WORDS), st.integers(-4, 4), st.integers(0, 3))
 def test_words_are_put_where_those_of_another_row_are_less(values: list[int], limit: int, first: int) -> None:
-    rows = np.arange(3 * (LINE + 4)).reshape(3, -1)
-    rows[0, first : first + LINE] = values
+    rows = np.arange(3 * (LINE_WORDS + 4)).reshape(3, -1)
+    rows[0, first : first + LINE_WORDS] = values
     expected = rows.copy()
-    expected[2, first : first + LINE][np.array(values) < limit] = 99
+    expected[2, first : first + LINE_WORDS][np.array(values) < limit] = 99
     _put_where_less(rows, first, limit, 99)
     assert (rows == expected).all()
 
