@@ -108,6 +108,7 @@ class Outbox:
             for message in left:
                 error = message.pop("_error")
                 if error.code() != KafkaError._QUEUE_FULL:
+                    self.serve()
                     raise _failure(topic, error)
             self._wait()
 
@@ -118,6 +119,8 @@ class Outbox:
             except BufferError:
                 self._wait()
             except KafkaException as error:
+                # Where an earlier message failed, what became of that one says more.
+                self.serve()
                 raise _failure(topic, error.args[0]) from error
             else:
                 return
