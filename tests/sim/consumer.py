@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, OFFSET_INVALID, KafkaError, Message, TopicPartition
 from confluent_kafka.admin import ClusterMetadata, PartitionMetadata, TopicMetadata
 
+from tests.sim.cluster import Cluster
 from tests.sim.errors import NoAnswerError, RefusedError, error, raised, timed_out
 from tests.sim.groups import Metadata, Partition
 from tests.sim.log import Log, Stored
 from tests.sim.membership import Membership
 from tests.sim.process import Process
-
-if TYPE_CHECKING:
-    from tests.sim.cluster import Cluster
 
 # A synchronous commit has no timeout of its own; librdkafka gives up after this long.
 COMMIT_TIMEOUT_S = 60.0
@@ -178,8 +176,11 @@ class SimConsumer:
     def _is_due(self, partition: Partition, cursor: Cursor) -> bool:
         if cursor.paused or cursor.stopped or not self._cluster.has(*partition):
             return False
-        end = self._cluster.log(*partition).visible_end(committed_only=self._committed_only)
-        return cursor.position < end or (self._wants_eof and cursor.position == end != cursor.eof_at)
+        log = self._cluster.log(*partition)
+        end = log.visible_end(committed_only=self._committed_only)
+        if cursor.position < end or cursor.position > log.end:
+            return True
+        return self._wants_eof and cursor.position == end != cursor.eof_at
 
     @property
     def _wants_eof(self) -> bool:
@@ -229,7 +230,7 @@ class SimConsumer:
         elif at < 0:
             stored = self._cluster.group(self._group).offsets.get(partition)
             return (
-                self._reset(partition, cursor, log, None, NOT_STORED_TEXT)
+                self._reset(partition, cursor, log, OFFSET_INVALID, NOT_STORED_TEXT)
                 if stored is None
                 else self._go(cursor, stored)
             )
@@ -240,7 +241,7 @@ class SimConsumer:
     def _go(self, cursor: Cursor, offset: int) -> None:
         cursor.position = offset
 
-    def _reset(self, partition: Partition, cursor: Cursor, log: Log, at: int | None, text: str) -> Message | None:
+    def _reset(self, partition: Partition, cursor: Cursor, log: Log, at: int, text: str) -> Message | None:
         policy = self._settings.get("auto.offset.reset", "latest")
         if policy == "error":
             cursor.stopped = True
@@ -260,7 +261,7 @@ class SimConsumer:
             timestamp=(1, record.timestamp_ms),
         )
 
-    def _no_record(self, partition: Partition, offset: int | None, why: KafkaError) -> Message:
+    def _no_record(self, partition: Partition, offset: int, why: KafkaError) -> Message:
         return Message(topic=partition[0], partition=partition[1], offset=offset, error=why)
 
     # --- offsets

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from tests.sim.cluster import Cluster
 from tests.sim.errors import RefusedError
 from tests.sim.groups import Metadata, Partition
 from tests.sim.process import Process
-
-if TYPE_CHECKING:
-    from tests.sim.cluster import Cluster
 
 # (kind, partitions), kind being assign, revoke or lost
 Event = tuple[str, list[Partition]]

@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_INVALID, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import ClusterMetadata
 
+from tests.sim.cluster import Cluster
 from tests.sim.consumer import list_topics
 from tests.sim.errors import BROKER_TEXTS, NoAnswerError, RefusedError, error, raised
 from tests.sim.groups import Metadata, Partition
 from tests.sim.log import Stored
 from tests.sim.process import Process
 from tests.sim.session import TransactionSession
-
-if TYPE_CHECKING:
-    from tests.sim.cluster import Cluster
 
 MESSAGE_BYTES_MAX = 1_000_000
 Report = Callable[[KafkaError | None, Message], None]
@@ -38,7 +36,8 @@ class Queued:
 
     def message(self, why: KafkaError | None) -> Message:
         topic, partition = self.partition
-        return Message(topic=topic, partition=partition, offset=self.offset, key=self.key, value=self.value, error=why)
+        at = OFFSET_INVALID if self.offset is None else self.offset
+        return Message(topic=topic, partition=partition, offset=at, key=self.key, value=self.value, error=why)
 
 
 class SimProducer:
@@ -181,6 +180,7 @@ class SimProducer:
         if self._cluster.faults.hit("late produce", f"{self._process.name} Produce"):
             self._held_until_s = self._cluster.clock.now_s + self._cluster.faults.late_s
             return
+        until_s = min(until_s, self._queue[0].queued_s + self._timeout_s)
         batches: dict[Partition, list[Queued]] = {}
         for queued in self._queue:
             batches.setdefault(queued.partition, []).append(queued)

@@ -10,23 +10,20 @@ A call whose time is up goes on in the background; until it is made again, every
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 
+from tests.sim.cluster import REQUEST_TIMEOUT_S, RETRY_S, Cluster
 from tests.sim.errors import FENCED_TEXT, NoAnswerError, RefusedError, conflict, error, raised, resumable, wrong_state
 from tests.sim.groups import Metadata, Partition
 from tests.sim.log import Log
 from tests.sim.process import Process
 
-if TYPE_CHECKING:
-    from tests.sim.cluster import Cluster
-
 TIMEOUT_MS_DEFAULT = 60_000
 # init_transactions asks again after this long while the predecessor's transaction is being settled.
 INIT_RETRY_S = 0.5
 CONCURRENT_RETRY_S = 0.02
-RETRY_S = 0.1
 FENCING = (KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
 
 
@@ -252,10 +249,29 @@ class TransactionSession:
         try:
             self._request(request, until_s, arrive)
         except NoAnswerError:
+            self._retry_in_background(arrive)
             raise resumable() from None
         except RefusedError as refused:
+            self._unresumed = None
             raise self._refused("end transaction", refused) from None
         self._registered = False
+
+    def _retry_in_background(self, arrive: Callable[[], None]) -> None:
+        """The call has timed out, and librdkafka goes on asking. Whoever is fenced so remains in conflict too."""
+        unresumed = self._unresumed
+
+        def ask_again() -> None:
+            if not self._process.running or self._unresumed != unresumed:
+                return
+            self._cluster.note(f"{self._process.name} repeats EndTxn of {self._name} epoch {self._epoch}")
+            try:
+                arrive()
+            except RefusedError as refused:
+                if refused.code != KafkaError.CONCURRENT_TRANSACTIONS:
+                    self._refused("end transaction", refused)
+
+        delay_s = 0.0 if self._cluster.down else REQUEST_TIMEOUT_S
+        self._cluster.clock.after(delay_s, lambda: self._cluster.when_up(ask_again))
 
     def _arrive_later(self, request: str, delay_s: float, arrive: Callable[[], None]) -> None:
         """A request that is on its way gets there, whatever has become of its sender."""
