@@ -5,7 +5,6 @@ poll -> process -> produce --(commit interval)--> progress, outputs and offsets 
   +-------- writes a slice of the snapshot to RocksDB between micro-batches <---------------------+
 """
 
-import time
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -165,11 +164,11 @@ class Loop:
 
     def _status(self, now: float) -> None:
         """Numbers that need not be fresher than a second."""
-        metrics, state = self._stage.pipeline.metrics, self._stage.pipeline.state
-        metrics.lag_events = self._stage.source.lag_events(self.vector)
+        stage, metrics = self._stage, self._stage.pipeline.metrics
+        metrics.lag_events = stage.source.lag_events(self.vector)
         behind = any(metrics.lag_events.values()) and self._newest_record_ms >= 0
-        metrics.lag_seconds = max(0.0, time.time() - self._newest_record_ms / 1000) if behind else 0.0
-        metrics.note_state(state)
+        metrics.lag_seconds = max(0.0, (stage.clock.time_ms() - self._newest_record_ms) / 1000) if behind else 0.0
+        metrics.note_state(stage.pipeline.state)
         self._status_at = now + STATUS_INTERVAL_S
 
     def _find_new_partitions(self, now: float) -> None:

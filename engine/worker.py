@@ -97,9 +97,11 @@ class Worker:
         state = self.pipeline.state
         self._check_origin()
         committed, bounds = self.lease.committed(self.source.partitions), self.source.bounds()
+        # A commit is answered before everybody can see its offsets: who is ahead is judged once nothing is pending.
+        stored = state.header.vector
         plan = plan_recovery(
-            state.header.vector,
-            committed,
+            stored,
+            {partition: max(offset, stored.get(partition, 0)) for partition, offset in committed.items()},
             bounds,
             loaded=state.header.loaded,
             accept_cold_state=self.accept_cold_state,

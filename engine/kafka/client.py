@@ -113,6 +113,9 @@ def transaction_settings(config: Config) -> dict[str, Any]:
         "transactional.id": f"{config.kafka.application_id}-{config.kafka.input}-0",
         "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
         "message.timeout.ms": TRANSACTION_TIMEOUT_MS,
+        # Its log is what tells of a connection that broke during a commit.
+        "log_level": 6,
+        "log.connection.close": True,
     }
 
 

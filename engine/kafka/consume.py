@@ -46,7 +46,7 @@ class Input:
 
     def committed(self) -> dict[int, int]:
         """The committed offset of each partition that has one; waits while a transaction is open that may change it."""
-        return committed_offsets(self._consumer, self.topic, self.partitions)
+        return committed_offsets(self._consumer, self.topic, self.partitions, self._consumer.poll)
 
     def bounds(self, partitions: list[int] | None = None) -> dict[int, tuple[int, int]]:
         """The first offset that is still there and the next one to be written, per partition, or of these."""

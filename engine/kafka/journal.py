@@ -1,6 +1,5 @@
 """The `progress` topic as a reader sees it: committed records of one application and input, in order."""
 
-import time
 from types import TracebackType
 
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
@@ -13,6 +12,7 @@ from engine.progress import Progress, decode_progress
 PARTITION = 0
 ANSWER_TIMEOUT_S = 10.0
 RECORDS_MAX = 500
+POLL_S, POLLS_MAX = 0.05, 200
 NO_SUCH_TOPIC = (KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PART)
 
 
@@ -63,13 +63,12 @@ class Journal:
 
     def read_to(self, end: int) -> list[Progress]:
         """Everything before an offset that `end` gave; RetriableError where it does not come."""
-        found, give_up_at = [], time.monotonic() + ANSWER_TIMEOUT_S
+        found, left = [], POLLS_MAX
         while not self.has_reached(end):
             before = self.position, self._end_seen
-            found += self.poll(0.05)
-            if (self.position, self._end_seen) != before:
-                give_up_at = time.monotonic() + ANSWER_TIMEOUT_S
-            elif time.monotonic() > give_up_at:
+            found += self.poll(POLL_S)
+            left = POLLS_MAX if (self.position, self._end_seen) != before else left - 1
+            if left == 0:
                 raise RetriableError(f"topic {self._topic!r} cannot be read up to offset {end}")
         return found
 

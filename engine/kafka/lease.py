@@ -102,11 +102,13 @@ class Lease:
 
     def committed(self, partitions: list[int]) -> dict[int, int]:
         """The committed offset of each partition of the input that has one; those of open transactions do not count."""
-        return committed_offsets(self._consumer, self._input, partitions)
+        return committed_offsets(self._consumer, self._input, partitions, self.poll)
 
     def release(self) -> None:
         """Leaves the group, so that a standby has the lease at once; commits nothing."""
         self.held = False
+        # A member without a partition that is merely closed stays one until its session is over.
+        self._consumer.unsubscribe()
         self._consumer.close()
 
     def __enter__(self) -> "Lease":

@@ -1,7 +1,6 @@
 """The committed offsets of the application's group."""
 
-import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -18,20 +17,26 @@ NOT_YET = (
     KafkaError.UNSTABLE_OFFSET_COMMIT,
 )
 ASK_AGAIN_S = 0.1
+ATTEMPTS = 100
 
 
-def committed_offsets(consumer: Any, topic: str, partitions: Iterable[int]) -> dict[int, int]:
-    """The committed offset of each partition that has one. Waits while the group's coordinator is being elected."""
+def committed_offsets(
+    consumer: Any, topic: str, partitions: Iterable[int], wait: Callable[[float], object]
+) -> dict[int, int]:
+    """The committed offset of each partition that has one; RetriableError without an answer.
+
+    Where it can be had in a moment only, `wait` is called and asked again: nothing tells when.
+    """
     asked = [TopicPartition(topic, partition) for partition in partitions]
-    give_up_at = time.monotonic() + ANSWER_TIMEOUT_S
-    while True:
+    for left in reversed(range(ATTEMPTS)):
         try:
             answers = consumer.committed(asked, timeout=ANSWER_TIMEOUT_S)
             errors = [answer.error for answer in answers if answer.error is not None]
         except KafkaException as error:
             answers, errors = [], [error.args[0]]
         if not errors:
-            return {answer.partition: answer.offset for answer in answers if answer.offset >= 0}
-        if errors[0].code() not in NOT_YET or time.monotonic() > give_up_at:
+            break
+        if errors[0].code() not in NOT_YET or left == 0:
             raise RetriableError(f"committed offsets cannot be read: {errors[0].str()}")
-        time.sleep(ASK_AGAIN_S)  # nothing tells when there is one
+        wait(ASK_AGAIN_S)
+    return {answer.partition: answer.offset for answer in answers if answer.offset >= 0}

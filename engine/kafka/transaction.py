@@ -6,8 +6,8 @@ Whatever does not end well ends alike: an error leaves here, the caller drops ev
 `open` makes a new producer, whose `init_transactions` settles what the old one left open and fences it. Only then the
 committed offsets say how it ended. So nothing is ever aborted by hand, and it need not be known why a commit got no
 answer. That covers what the library cannot see (KIP-890): it sends EndTxn again when a connection breaks, and a
-delayed one may end the *next* transaction of the same producer; so a commit during which a connection broke is in
-doubt, however well it ended.
+delayed one may end the *next* transaction of the same producer; so a commit during which its connection broke is in
+doubt, however well it ended (docs/delivery-findings.md).
 
 retriable   librdkafka says so: the same call again, until the transaction's time is over
 abort       before the commit was asked for: RetriableError; the next `open` aborts the transaction
@@ -15,6 +15,8 @@ doubt       while it was asked for: DoubtError; the next `open` settles it, one 
 fatal       the broker refuses a message for good, or another producer has our name while we hold the lease
 """
 
+import logging
+import re
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -29,7 +31,6 @@ from engine.kafka.client import (
     KAFKA,
     TRANSACTION_TIMEOUT_MS,
     Clients,
-    log_client_error,
     refused_settings,
     transaction_settings,
 )
@@ -37,10 +38,13 @@ from engine.kafka.lease import Lease
 from engine.kafka.outbox import Outbox
 from engine.progress import Progress
 
+_log = logging.getLogger("tidegate.kafka")
+
 CALL_TIMEOUT_S = 5.0
 CALLS_MAX = TRANSACTION_TIMEOUT_MS // 5_000
-# What the client reports when a connection breaks.
-BROKEN = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT})
+# How the library's log tells that the connection to the coordinator broke, or that a request got no answer. Nothing
+# else does: it connects anew, asks again, and the call ends well.
+BROKEN = re.compile(r"(FAIL|REQTMOUT) .*TxnCoordinator")
 # The transactional id may not be used at all.
 FORBIDDEN = frozenset(
     {
@@ -56,6 +60,21 @@ class DoubtError(RetriableError):
     """Whether a transaction was committed is not known until a new producer has settled it."""
 
 
+class _Connection(logging.Handler):
+    """Listens to a producer's log, and passes on what the log's readers want to see."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.broken = 0
+        self.logger = logging.Logger("tidegate.kafka.transaction")
+        self.logger.addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.broken += BROKEN.match(record.getMessage()) is not None
+        if _log.isEnabledFor(record.levelno):
+            _log.handle(record)
+
+
 class ExactlyOnce:
     """The transactions of whoever holds the lease."""
 
@@ -67,7 +86,7 @@ class ExactlyOnce:
         self._outbox: Outbox | None = None
         self._tenure = 0
         self._begun = False
-        self._broken = 0
+        self._connection = _Connection()
 
     def open(self, tenure: int) -> None:
         """Settles what any predecessor left open; from then on the committed offsets stand still but for us.
@@ -78,9 +97,10 @@ class ExactlyOnce:
         self.close()
         self._lease.prove(tenure)
         self._tenure, self._begun = tenure, False
-        settings = {**transaction_settings(self._config), "error_cb": self._on_error}
         try:
-            self._producer = self._clients.producer(settings)
+            self._producer = self._clients.producer(
+                transaction_settings(self._config) | {"logger": self._connection.logger}
+            )
         except KafkaException as error:
             raise refused_settings(error) from error
         self._outbox = Outbox(self._config, self._producer, self._still_ours)
@@ -92,10 +112,6 @@ class ExactlyOnce:
 
     def _still_ours(self) -> None:
         self._lease.check(self._tenure)
-
-    def _on_error(self, error: KafkaError) -> None:
-        self._broken += error.code() in BROKEN
-        log_client_error(error)
 
     def produce(self, outputs: Outputs) -> None:
         """Queues everything a micro-batch puts out; waits while the queue is full."""
@@ -127,14 +143,14 @@ class ExactlyOnce:
         except KafkaException as error:
             raise RetriableError(f"the transaction must be aborted: {error.args[0].str()}") from error
         reached("commit")
-        broken = self._broken
+        broken = self._connection.broken
         try:
             # The library itself says when the transaction's time is over.
             self._producer.commit_transaction()
         except KafkaException as error:
             raise DoubtError(f"a commit is in doubt: {error.args[0].str()}") from error
         outbox.serve()
-        if self._broken != broken:
+        if self._connection.broken != broken:
             raise DoubtError("a commit is in doubt: a connection broke meanwhile")
         self._begun = False
         reached("committed")

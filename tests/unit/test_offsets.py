@@ -31,12 +31,7 @@ class _Refused:
 
 
 def _asked(coordinator: Coordinator) -> dict[int, int]:
-    return committed_offsets(coordinator, "t", [0, 1])
-
-
-@pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(offsets, "ASK_AGAIN_S", 0.0)
+    return committed_offsets(coordinator, "t", [0, 1], lambda timeout_s: None)
 
 
 @pytest.mark.parametrize("for_partition", [False, True])
@@ -45,10 +40,9 @@ def test_what_passes_is_waited_for(code: int, for_partition: bool) -> None:
     assert _asked(Coordinator(code, code, code, for_partition=for_partition)) == {0: 7}
 
 
-def test_a_coordinator_that_never_comes_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(offsets, "ANSWER_TIMEOUT_S", 0.05)
+def test_a_coordinator_that_never_comes_is_an_error() -> None:
     with pytest.raises(RetriableError, match="committed offsets cannot be read: Broker: Not coordinator"):
-        _asked(Coordinator(*[KafkaError.NOT_COORDINATOR] * 1_000_000))
+        _asked(Coordinator(*[KafkaError.NOT_COORDINATOR] * offsets.ATTEMPTS))
 
 
 def test_any_other_error_is_one_at_once() -> None:
