@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,15 +11,13 @@ from typing import Any
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, OFFSET_INVALID, KafkaError, Message, TopicPartition
 from confluent_kafka.admin import ClusterMetadata, PartitionMetadata, TopicMetadata
 
-from tests.sim.cluster import Cluster
+from tests.sim.cluster import LATENCY_S, Cluster
 from tests.sim.errors import NoAnswerError, RefusedError, error, raised, timed_out
 from tests.sim.groups import Metadata, Partition
 from tests.sim.log import Log, Stored
 from tests.sim.membership import Membership
 from tests.sim.process import Process
 
-# A synchronous commit has no timeout of its own; librdkafka gives up after this long.
-COMMIT_TIMEOUT_S = 60.0
 OUT_OF_RANGE_TEXT = (
     "fetch failed due to requested offset not available on the broker: Broker: Offset out of range (broker 1)"
 )
@@ -52,6 +51,7 @@ class SimConsumer:
         self._cursors: dict[Partition, Cursor] = {}
         self._news: deque[Message] = deque()
         self._errors: deque[KafkaError] = deque()
+        self._committed: deque[tuple[KafkaError | None, list[TopicPartition]]] = deque()
         self._turn = 0
         self._closed = False
 
@@ -155,6 +155,11 @@ class SimConsumer:
             reported = self._errors.popleft()
             if callback is not None:
                 callback(reported)
+        while self._committed:
+            callback = self._settings.get("on_commit")
+            answer = self._committed.popleft()
+            if callback is not None:
+                callback(*answer)
 
     def _on_rebalance(self, kind: str, partitions: list[Partition]) -> None:
         self._cluster.note(f"{self._process.name} {kind} {partitions}")
@@ -169,7 +174,7 @@ class SimConsumer:
 
     def _has_something(self) -> bool:
         """Whether the next `_collect` or `_serve` finds anything."""
-        if self._news or self._errors or (self._membership is not None and self._membership.events):
+        if self._news or self._errors or self._committed or (self._membership is not None and self._membership.events):
             return True
         return not self._cluster.down and any(self._is_due(at, cursor) for at, cursor in self._cursors.items())
 
@@ -289,25 +294,44 @@ class SimConsumer:
 
     def commit(
         self, message: None = None, offsets: list[TopicPartition] | None = None, asynchronous: bool = True
-    ) -> list[TopicPartition]:
-        """Synchronous only; without offsets, the positions."""
+    ) -> list[TopicPartition] | None:
+        """Without offsets, the positions. The synchronous one has no timeout: it waits for as long as nobody answers.
+
+        The asynchronous one is answered to `on_commit`, in a later poll.
+        """
         self._check_open()
         assert message is None, "commits of single messages are not simulated"
-        assert not asynchronous, "asynchronous commits are not simulated"
         named = offsets if offsets is not None else self.position(self.assignment())
         wanted = {(tp.topic, tp.partition): tp.offset for tp in named}
         with self._process.call(f"commit {_listed(named)}"):
-            until_s = self._cluster.deadline(COMMIT_TIMEOUT_S)
-            group = self._cluster.group(self._group)
+            if asynchronous:
+                metadata = self.consumer_group_metadata()
+                self._cluster.clock.after(LATENCY_S, lambda: self._commit_later(wanted, metadata))
+                return None
             try:
                 self._cluster.request(
-                    self._process, "OffsetCommit", until_s, lambda: group.commit(wanted, self.consumer_group_metadata())
+                    self._process,
+                    "OffsetCommit",
+                    math.inf,
+                    lambda: self._arrive(wanted, self.consumer_group_metadata()),
                 )
-            except NoAnswerError:
-                raise raised(KafkaError._TIMED_OUT, "Commit failed: Local: Timed out") from None
             except RefusedError as refused:
                 raise raised(refused.code, f"Commit failed: {refused.text}") from None
             return [TopicPartition(*partition, offset) for partition, offset in wanted.items()]
+
+    def _arrive(self, offsets: dict[Partition, int], metadata: Metadata) -> None:
+        self._cluster.group(self._group).commit(offsets, metadata)
+
+    def _commit_later(self, offsets: dict[Partition, int], metadata: Metadata) -> None:
+        if self._cluster.down:
+            self._cluster.when_up(lambda: self._commit_later(offsets, metadata))
+            return
+        why = None
+        try:
+            self._arrive(offsets, metadata)
+        except RefusedError as refused:
+            why = error(refused.code, refused.text)
+        self._committed.append((why, [TopicPartition(*partition, offset) for partition, offset in offsets.items()]))
 
     def get_watermark_offsets(
         self, partition: TopicPartition, timeout: float = -1, cached: bool = False

@@ -8,12 +8,13 @@
 | `late request` | an EndTxn arrives only after the call that sent it has timed out |
 | `lost reply` | a request takes effect, but the client hears nothing until its call times out |
 | `repeated request` | a first EndTxn stays under way, its retry succeeds at once, the first arrives within `late_s` |
-| `disconnect` | the connection breaks and comes back: a call is slower, and `error_cb` hears of it at the next poll |
+| `disconnect` | the connection breaks before an EndTxn; only the `logger` hears of it, at the next poll |
 | `moved` | the coordinator is elsewhere: a retry, or where librdkafka does not retry, a retriable error |
 | `abortable` | the transaction fails and must be aborted |
 | `late produce` | what was produced stays under way for `late_s` |
 | `failed produce` | a message cannot be delivered |
 | `slow markers` | the end of a transaction reaches its partitions only after up to `late_s`, one by one |
+| `torn flush`, `full disk` | see `tests/sim/store.py` |
 | `slow fetch` | a consumer gets nothing this time, though there are records |
 | `rebalance` | the lease's group rebalances for no reason |
 """

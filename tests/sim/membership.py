@@ -118,7 +118,7 @@ class Membership:
         if self._leave_wanted:
             self._left = True
             self._group.leave(self.name)
-            self.name, self.generation = "", -1
+            self.name = ""
         elif self.poll_exceeded:
             return
         elif not self.name:
@@ -140,7 +140,8 @@ class Membership:
         """The session is over: what was held is lost, and it joins as somebody new once the application knows."""
         self._cluster.note(f"{self._process.name} loses its session in {self._group.name}")
         self._group.silence(self.name)
-        self.name, self.generation = "", -1
+        # The generation stays, so that a commit in between is refused: UNKNOWN_MEMBER_ID.
+        self.name = ""
         # What was assigned and never handed out is nothing to take back.
         self.events.clear()
         if self.held:

@@ -62,7 +62,6 @@ class SimProducer:
         self._session = None if name is None else TransactionSession(cluster, process, str(name), settings)
         if self._session is not None:
             self._timeout_s = min(self._timeout_s, self._session.timeout_s)
-            self._session.report_error = self._errors.append
         process.on_kill.append(self._leave_behind)
         cluster.when_down(process, self._report_disconnect)
 
@@ -264,6 +263,11 @@ class SimProducer:
         """Calls back. A fatal error is raised here once, before any report, and reports then wait for the next poll."""
         if self._session is not None and (fatal := self._session.take_fatal()) is not None:
             raise KafkaException(fatal)
+        logger = self._settings.get("logger")
+        while self._session is not None and self._session.log:
+            line = self._session.log.popleft()
+            if logger is not None:
+                logger.info(line)
         while self._errors:
             callback = self._settings.get("error_cb")
             reported = self._errors.popleft()

@@ -9,6 +9,7 @@ A call whose time is up goes on in the background; until it is made again, every
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,7 @@ TIMEOUT_MS_DEFAULT = 60_000
 # init_transactions asks again after this long while the predecessor's transaction is being settled.
 INIT_RETRY_S = 0.5
 CONCURRENT_RETRY_S = 0.02
+RECONNECT_S = 0.1
 FENCING = (KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
 
 
@@ -35,8 +37,8 @@ class TransactionSession:
         self._process = process
         self._name = name
         self.timeout_s = int(settings.get("transaction.timeout.ms", TIMEOUT_MS_DEFAULT)) / 1_000
-        # Where a disconnect is told: to `error_cb`, at the next poll.
-        self.report_error: Callable[[KafkaError], None] = lambda _error: None
+        # Lines for the `logger` of the settings, which hears of them at the next poll, as from librdkafka.
+        self.log: deque[str] = deque()
         self._state = "Init"
         self._writer, self._epoch = -1, -1
         self._unresumed: str | None = None
@@ -243,12 +245,13 @@ class TransactionSession:
         if faults.hit("repeated request", step):
             # The first one hangs in a connection that breaks; librdkafka connects anew and repeats it silently.
             self._arrive_later(request, faults.random.uniform(0, faults.late_s), arrive)
-            self._report_disconnect()
+            self._note_disconnect()
         elif faults.hit("disconnect", step):
-            self._report_disconnect()
+            self._note_disconnect()
         try:
             self._request(request, until_s, arrive)
         except NoAnswerError:
+            self.log.append(f"REQTMOUT [rdkafka#producer-1]: TxnCoordinator/1: Timed out {request} in flight")
             self._retry_in_background(arrive)
             raise resumable() from None
         except RefusedError as refused:
@@ -295,9 +298,11 @@ class TransactionSession:
             raise resumable() from None
         (self._writer, self._epoch), self._epoch_bump_wanted = found, False
 
-    def _report_disconnect(self) -> None:
-        self._cluster.clock.advance(RETRY_S)
-        self.report_error(error(KafkaError._TRANSPORT, "127.0.0.1:9092/1: Disconnected (after 1000ms in state UP)"))
+    def _note_disconnect(self) -> None:
+        """The connection to the coordinator breaks and is made anew: only the log tells, no callback does."""
+        self._cluster.clock.advance(RECONNECT_S)
+        where = "[rdkafka#producer-1] [thrd:TxnCoordinator]: TxnCoordinator: 127.0.0.1:9092"
+        self.log.append(f"FAIL {where}: Disconnected: connection closed by peer (after 1000ms in state UP)")
 
     def _request(
         self, name: str, until_s: float, arrive: Callable[[], Any], retry_s: float = CONCURRENT_RETRY_S

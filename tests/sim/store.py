@@ -17,7 +17,7 @@ class Disk:
 
 
 class SimStore(MemoryStore):
-    """Stands in for a `Store` of one process. Opening it removes the file of an unfinished flush, as the real one does."""
+    """Stands in for a `Store` of one process. Opening it removes what an unfinished flush left."""
 
     def __init__(self, disk: Disk, process: Process) -> None:
         super().__init__()
