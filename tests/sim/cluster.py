@@ -150,6 +150,8 @@ class Cluster:
         while True:
             process.step(name)
             step = f"{process.name} {name}"
+            if not self.down and self.faults.hit("outage", step):
+                self.outage(self.faults.random.uniform(0, self.faults.outage_s))
             if self.faults.hit("lost request", step):
                 self._await_retry(process, until_s)
                 continue

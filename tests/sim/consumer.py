@@ -144,6 +144,8 @@ class SimConsumer:
 
     def _serve(self) -> None:
         if self._membership is not None:
+            if self._cluster.faults.hit("rebalance", f"{self._process.name} consume"):
+                self._cluster.group(self._group).rebalance()
             exceeded = self._membership.poll_exceeded
             self._membership.poll_exceeded = False
             if exceeded:

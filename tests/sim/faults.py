@@ -16,6 +16,7 @@
 | `slow markers` | the end of a transaction reaches its partitions only after up to `late_s`, one by one |
 | `torn flush`, `full disk` | see `tests/sim/store.py` |
 | `slow fetch` | a consumer gets nothing this time, though there are records |
+| `outage` | the broker is away for up to `outage_s` from this request on |
 | `rebalance` | the lease's group rebalances for no reason |
 """
 
@@ -44,6 +45,7 @@ class Faults:
     rates: dict[str, float] = field(default_factory=dict)
     late_s: float = 2.0
     stall_s: float = 10.0
+    outage_s: float = 20.0
     forced: list[Forced] = field(default_factory=list)
 
     def __post_init__(self) -> None:

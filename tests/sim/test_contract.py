@@ -1,5 +1,6 @@
 """What the engine relies on in Kafka, shown for the simulated cluster and for the real broker by the same tests."""
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -46,6 +47,19 @@ def failure(call: Callable[[], Any]) -> Failure:
     with pytest.raises(KafkaException) as raised:
         call()
     return failure_of(raised.value.args[0])
+
+
+class Lines(logging.Handler):
+    """What a client says to its `logger`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
+        self.logger = logging.Logger("tests.contract")
+        self.logger.addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(record.getMessage())
 
 
 FENCED = Failure(KafkaError._FENCED, fatal=True)
@@ -403,6 +417,32 @@ def test_a_late_commit_commits_the_next_transaction_too_early(world: World) -> N
     assert read(consumer, end=4) == [(2, b"half")]
 
 
+def test_a_commit_is_repeated_silently_and_only_the_log_tells(world: World) -> None:
+    topic = world.topic()
+    lines = Lines()
+    producer = world.fragile_producer(
+        unique("writer"), logger=lines.logger, error_cb=lambda _error: pytest.fail("another call tells it too")
+    )
+    producer.init_transactions(ANSWER_TIMEOUT_S)
+    producer.begin_transaction()
+    put(producer, topic, b"first")
+    producer.poll(0)
+    lines.said.clear()
+    world.hold_next_end()
+    began_s = world.now_s()
+    producer.commit_transaction(ANSWER_TIMEOUT_S)
+    assert world.now_s() - began_s > 0.05, "connecting anew takes its time"
+    assert lines.said == [], "what happened meanwhile is told by the next poll"
+    producer.poll(0)
+    assert [line for line in lines.said if "FAIL" in line and "TxnCoordinator" in line and "Disconnected" in line]
+    producer.begin_transaction()
+    put(producer, topic, b"half")
+    consumer = reader(world, topic)
+    assert read(consumer, end=2) == [(0, b"first")]
+    world.release_end()
+    assert read(consumer, end=4) == [(2, b"half")]
+
+
 def test_after_a_late_commit_the_producer_may_still_add_offsets_and_commit(world: World) -> None:
     topic, name = world.topic(), unique("writer")
     producer = ready(world, name)
@@ -533,6 +573,24 @@ def test_metadata_of_a_member_that_left_makes_the_transaction_abort(world: World
     producer.abort_transaction(ANSWER_TIMEOUT_S)
 
 
+def test_an_asynchronous_commit_is_answered_by_a_later_poll(world: World) -> None:
+    topic, lease, group = world.topic(), world.topic(), unique("group")
+    told: list[tuple[int | None, list[int]]] = []
+
+    def on_commit(why: KafkaError | None, offsets: list[TopicPartition]) -> None:
+        told.append((None if why is None else why.code(), [tp.offset for tp in offsets]))
+
+    outsider = world.consumer(group, on_commit=on_commit)
+    outsider.commit(offsets=[TopicPartition(topic, 0, 5)], asynchronous=True)
+    assert told == []
+    spin(world, [outsider], lambda: bool(told))
+    holder_of(world, group, lease)
+    outsider.commit(offsets=[TopicPartition(topic, 0, 6)], asynchronous=True)
+    spin(world, [outsider], lambda: len(told) == 2)
+    assert told == [(None, [5]), (KafkaError.UNKNOWN_MEMBER_ID, [6])]
+    assert committed(outsider, topic) == 5
+
+
 # --- the lease
 
 
@@ -614,6 +672,23 @@ def test_an_abort_or_an_init_that_timed_out_can_only_be_made_again(world: World)
     producer.abort_transaction(ANSWER_TIMEOUT_S)
     assert read(reader(world, topic), end=2) == []
     fresh.init_transactions(ANSWER_TIMEOUT_S)
+
+
+def test_an_outage_longer_than_a_session_takes_the_lease_away_and_gives_it_back(world: World) -> None:
+    topic, lease, group = world.topic(), world.topic(), unique("group")
+    holder = holder_of(world, group, lease)
+    before = holder.consumer.memberid()
+    with world.outage():
+        spin(world, [holder.consumer], lambda: not holder.holds)
+        assert holder.told[-1] == ("lost", [0])
+        assert holder.consumer.memberid() is None
+        old = holder.metadata
+    assert spin(world, [holder.consumer], lambda: holder.holds) < 2 * SESSION_S
+    assert holder.consumer.memberid() not in (None, before)
+    producer = ready(world, unique("writer"))
+    refused = Failure(KafkaError.UNKNOWN_MEMBER_ID, abort=True)
+    assert failure(lambda: send_offset(producer, topic, 1, old)) == refused, "it names a generation, and nobody"
+    producer.abort_transaction(ANSWER_TIMEOUT_S)
 
 
 def test_questions_of_a_consumer_time_out_and_are_not_called_retriable(world: World) -> None:

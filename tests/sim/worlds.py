@@ -21,6 +21,7 @@ from tests.conftest import ROOT, TopicFactory, noted_bootstrap
 from tests.sim.clients import SimClients
 from tests.sim.cluster import Cluster
 from tests.sim.errors import RefusedError
+from tests.sim.proxy import Proxy
 
 
 class World(Protocol):
@@ -46,6 +47,15 @@ class World(Protocol):
 
     def late_end(self, transactional_id: str, *, commit: bool) -> int:
         """An EndTxn v1 of the producer's current epoch arrives, as if it had been under way; the broker's answer."""
+
+    def fragile_producer(self, transactional_id: str, **settings: Any) -> Any:
+        """A producer whose connections `hold_next_end` can break."""
+
+    def hold_next_end(self) -> None:
+        """The next EndTxn stays under way, and its connection breaks."""
+
+    def release_end(self) -> None:
+        """It arrives."""
 
     def outage(self) -> Any:
         """A context in which the broker does not answer."""
@@ -111,6 +121,15 @@ class SimulatedWorld:
             return refused.code
         return 0
 
+    def fragile_producer(self, transactional_id: str, **settings: Any) -> Any:
+        return self.producer(transactional_id, **settings)
+
+    def hold_next_end(self) -> None:
+        self.cluster.faults.force("repeated request", "test EndTxn")
+
+    def release_end(self) -> None:
+        self.cluster.clock.advance(self.cluster.faults.late_s)
+
     @contextmanager
     def outage(self) -> Iterator[None]:
         self.cluster.stop_broker()
@@ -128,6 +147,9 @@ class RealWorld:
         self._admin = AdminClient({"bootstrap.servers": bootstrap})
         self._consumers: list[Any] = []
         self._identities: dict[str, _Identity] = {}
+        host, port = bootstrap.split(",", maxsplit=1)[0].rsplit(":", 1)
+        self._address = (host, int(port))
+        self._proxy: Proxy | None = None
 
     def topic(self, partitions: int = 1) -> str:
         return self._topics("contract", partitions)
@@ -160,9 +182,27 @@ class RealWorld:
         return len(self._admin.describe_consumer_groups([group])[group].result().members)
 
     def late_end(self, transactional_id: str, *, commit: bool) -> int:
-        host, port = self._bootstrap.split(",")[0].rsplit(":", 1)
+        self._need_one_node()
         writer, epoch = self._identities[transactional_id].current
-        return _end_txn_v1((host, int(port)), transactional_id, writer, epoch, commit=commit)
+        return _end_txn_v1(self._address, transactional_id, writer, epoch, commit=commit)
+
+    def fragile_producer(self, transactional_id: str, **settings: Any) -> Any:
+        self._need_one_node()
+        self._proxy = Proxy(self._address)
+        proxied = {
+            "bootstrap.servers": f"127.0.0.1:{self._proxy.port}",
+            **_producer_settings(transactional_id, settings),
+        }
+        return Producer(proxied)
+
+    def hold_next_end(self) -> None:
+        assert self._proxy is not None
+        self._proxy.hold_next_end()
+
+    def release_end(self) -> None:
+        assert self._proxy is not None
+        assert self._proxy.ends == 2, "it was not repeated"
+        self._proxy.release()
 
     @contextmanager
     def outage(self) -> Iterator[None]:
@@ -179,9 +219,15 @@ class RealWorld:
             for node in nodes:
                 os.kill(node, signal.SIGCONT)
 
+    def _need_one_node(self) -> None:
+        if "," in self._bootstrap:
+            pytest.skip("only of a single node it is known that it is the transaction coordinator")
+
     def close(self) -> None:
         for consumer in self._consumers:
             consumer.close()
+        if self._proxy is not None:
+            self._proxy.close()
 
 
 class _Identity(logging.Handler):
