@@ -225,7 +225,7 @@ class SimProducer:
         log = self._cluster.log(*partition)
         writer = None
         if self._session is not None:
-            writer = self._session.check_arrival(partition, log)
+            writer = self._session.check_arrival(partition)
         for queued in batch:
             if queued.offset is None:
                 now_ms = self._cluster.now_ms()
