@@ -262,6 +262,8 @@ class SimProducer:
     def _serve(self) -> int:
         """Calls back. A fatal error is raised here once, before any report, and reports then wait for the next poll."""
         if self._session is not None and (fatal := self._session.take_fatal()) is not None:
+            if self._cluster.faults.hit("system error", self._process.name):
+                raise SystemError("<class 'logging.LogRecord'> returned a result with an exception set")
             raise KafkaException(fatal)
         logger = self._settings.get("logger")
         while self._session is not None and self._session.log:
