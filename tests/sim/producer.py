@@ -227,7 +227,7 @@ class SimProducer:
         log = self._cluster.log(*partition)
         writer = None
         if self._session is not None:
-            writer = self._session.check_arrival(partition, log)
+            writer = self._session.check_arrival(partition)
         for queued in batch:
             if queued.offset is None:
                 now_ms = self._cluster.now_ms()
@@ -264,6 +264,8 @@ class SimProducer:
     def _serve(self) -> int:
         """Calls back. A fatal error is raised here once, before any report, and reports then wait for the next poll."""
         if self._session is not None and (fatal := self._session.take_fatal()) is not None:
+            if self._cluster.faults.hit("system error", self._process.name):
+                raise SystemError("<class 'logging.LogRecord'> returned a result with an exception set")
             raise KafkaException(fatal)
         logger = self._settings.get("logger")
         while self._session is not None and self._session.log:
