@@ -3,6 +3,7 @@
 They are planted by replacing a function of the engine, so that they break as soon as what they replace is gone.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -70,11 +71,8 @@ def dedupe_missing(patch: Patch) -> None:
             deciding.pop()
 
     def all_of_them(state: LocalState, batch: Batch) -> Batch:
-        late = accept(state, batch)
-        if deciding:
-            batch.late = batch.late if len(late) == len(batch) else batch.late
-            return batch
-        return late
+        accepted = accept(state, batch)
+        return batch if deciding else accepted
 
     patch.setattr(Loop, "_decide", decide)
     patch.setattr(LocalState, "accept", all_of_them)
@@ -107,7 +105,7 @@ def doubt_taken_for_commit(patch: Patch) -> None:
 
 def broken_connection_ignored(patch: Patch) -> None:
     """A commit during which the connection broke is taken for what the library says of it."""
-    patch.setattr("engine.kafka.transaction.BROKEN", __import__("re").compile("never said"))
+    patch.setattr("engine.kafka.transaction.BROKEN", re.compile("never said"))
 
 
 def replay_beyond_committed(patch: Patch) -> None:
@@ -165,7 +163,7 @@ def progress_forgotten(patch: Patch) -> None:
 
 def runs_out_of_order(patch: Patch) -> None:
     """Runs are written by partition instead of in the order of acceptance."""
-    patch.setattr(engine.active, "joined", lambda runs: sorted(runs))
+    patch.setattr(engine.active, "joined", sorted)
 
 
 def committed_read_before_settling(patch: Patch) -> None:
@@ -246,7 +244,7 @@ EXACTLY_ONCE = (
     Planted(part_of_a_batch_lost),
     Planted(progress_forgotten),
     Planted(runs_out_of_order),
-    Planted(committed_read_before_settling, {"slow markers": 0.5, "crash": 0.02}),
+    Planted(committed_read_before_settling, {"slow markers": 1.0, "disconnect": 0.3}),
     Planted(progress_offset_too_late),
     Planted(new_tenure_on_old_state),
     Planted(journal_read_uncommitted),
