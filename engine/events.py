@@ -37,7 +37,8 @@ class Records:
     """Raw messages of one poll, as columns.
 
     `values[i]` may be None (a tombstone). `partitions` int64, `offsets` int64 and `record_times_ms` int64 (the Kafka
-    record timestamp; -1 where the source has none, as files do) have one entry per message.
+    record timestamp; -1 where the source has none, as files do) have one entry per message. `keys` has too, or none at
+    all where the source has no keys.
     """
 
     topic: str
@@ -45,6 +46,7 @@ class Records:
     partitions: Int64
     offsets: Int64
     record_times_ms: Int64
+    keys: list[bytes | None] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -52,7 +54,10 @@ class Records:
 
 @dataclass(slots=True)
 class DeadLetter:
-    """One undecodable record: its bytes as they came, why, and where it came from."""
+    """One undecodable record: its bytes as they came, why, and where it came from.
+
+    `record_time_ms`: the Kafka record timestamp, -1 where the source has none.
+    """
 
     value: bytes | None
     reason: str
@@ -60,6 +65,8 @@ class DeadLetter:
     topic: str
     partition: int
     offset: int
+    record_time_ms: int = -1
+    key: bytes | None = None
 
 
 @dataclass(slots=True)

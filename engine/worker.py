@@ -251,10 +251,12 @@ def select(records: Records, wanted: NDArray[np.bool_]) -> Records:
     if wanted.all():
         return records
     rows = np.flatnonzero(wanted)
+    at = rows.tolist()
     return Records(
         records.topic,
-        [records.values[row] for row in rows.tolist()],
+        [records.values[row] for row in at],
         records.partitions[rows],
         records.offsets[rows],
         records.record_times_ms[rows],
+        [records.keys[row] for row in at] if records.keys else [],
     )

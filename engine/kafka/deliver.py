@@ -64,6 +64,7 @@ class AtLeastOnce:
             try:
                 self._producer.produce(
                     self._topics.dead_letters,
+                    key=letter.key,
                     value=letter.value and letter.value[:LETTER_BYTES_MAX],
                     headers=_headers(letter),
                     on_delivery=self._on_failure,
@@ -127,6 +128,8 @@ def _headers(letter: DeadLetter) -> list[tuple[str, bytes]]:
         "tidegate.partition": str(letter.partition),
         "tidegate.offset": str(letter.offset),
     }
+    if letter.record_time_ms >= 0:
+        fields["tidegate.timestamp"] = str(letter.record_time_ms)
     if letter.value is not None and len(letter.value) > LETTER_BYTES_MAX:
         fields["tidegate.cut_from_bytes"] = str(len(letter.value))
     return [(name, text.encode()) for name, text in fields.items()]
