@@ -12,6 +12,7 @@ import msgspec
 import orjson
 
 from engine.commands.bench import bench_cold_state, bench_features
+from engine.commands.dlq import dlq
 from engine.commands.features import features
 from engine.commands.options import (
     bootstrap_option,
@@ -55,6 +56,7 @@ def main() -> None:
 main.add_command(replay)
 main.add_command(features)
 main.add_command(state)
+main.add_command(dlq)
 
 
 @main.command()
