@@ -18,20 +18,21 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.active import Loop
 from engine.assemble import assemble
 from engine.config import Config, Topics
 from engine.emit import Message, Outputs
 from engine.errors import FatalError
 from engine.events import Records
 from engine.kafka.client import admin_settings
-from engine.kafka.consume import Input
-from engine.kafka.deliver import AtLeastOnce
 from engine.kafka.floor import Chunk, Floor, preload
-from engine.kafka.topics import TopicSpec, apply, delete
+from engine.kafka.topics import apply, delete
 from engine.observe.metrics import Metrics
 from engine.pipeline import Pipeline
 from engine.replay import flush_when_full
-from engine.worker import Loop, Worker
+from engine.serve import connected
+from engine.topology import wanted_topics
+from engine.worker import Worker
 
 CHUNK_EVENTS = 10_000
 # Distinct decisions that the floor sends again and again.
@@ -81,11 +82,18 @@ class _Sample:
 def bench(config: Config, workload: Workload, say: Callable[[str], None]) -> dict[str, object]:
     """Runs the workload on the configured broker; returns the figures under the keys that `--json` prints."""
     run = f"bench-{uuid.uuid4().hex[:8]}"
-    names = Topics(f"{run}-decisions", f"{run}-alerts", f"{run}-dead-letters")
-    kafka = msgspec.structs.replace(config.kafka, input=f"{run}-transactions", topics=names, application_id=run)
+    names = Topics(*(f"{run}-{topic}" for topic in Topics.__struct_fields__))
+    kafka = msgspec.structs.replace(
+        config.kafka,
+        input=f"{run}-transactions",
+        topics=names,
+        application_id=run,
+        partitions=workload.partitions,
+        replication=1,
+    )
     config = msgspec.structs.replace(config, kafka=kafka)
-    topics = [kafka.input, names.decisions, names.alerts, names.dead_letters]
-    specs = [TopicSpec(name, workload.partitions, 1) for name in topics]
+    specs = wanted_topics(config)
+    topics = [spec.name for spec in specs]
     with ExitStack() as resources_open:
         folder = resources_open.enter_context(tempfile.TemporaryDirectory(prefix="tidegate-bench-"))
         config = config.with_state_dir(Path(folder))
@@ -140,12 +148,9 @@ def _prefill(pipeline: Pipeline, config: Config, workload: Workload, chunks: Ite
 def _engine(config: Config, pipeline: Pipeline, workload: Workload) -> tuple[Cost, dict[str, float], _Sample]:
     """Scores the topic through the worker's own loop."""
     metrics = pipeline.metrics
-    with Input(config) as source, AtLeastOnce(config, source) as delivery:
+    with ExitStack() as resources_open:
         sample = _Sample(pipeline, [], [])
-        worker = Worker(config, pipeline, source, delivery, threading.Event())
-        vector = worker.recover()
-        assert vector is not None  # nobody sets its stop event
-        loop = Loop(worker, vector)
+        loop = _active(connected(config, pipeline, threading.Event(), resources_open))
         _turn_until(loop, metrics, workload.warm_up_events, sample)
         before = {stage: histogram.total for stage, histogram in metrics.stage_seconds.items()}
         first, started, cpu = metrics.events, time.perf_counter(), time.process_time()
@@ -160,6 +165,14 @@ def _engine(config: Config, pipeline: Pipeline, workload: Workload) -> tuple[Cos
     if metrics.outcomes["dead_letter"]:
         raise FatalError(f"the reference workload has dead letters: {dict(metrics.dead_letters)}")
     return cost, stage_us, sample
+
+
+def _active(worker: Worker) -> Loop:
+    """The loop of a worker that has taken over."""
+    turns = worker.turns()
+    while worker.loop is None:
+        next(turns)
+    return worker.loop
 
 
 def _turn_until(loop: Loop, metrics: Metrics, events: int, sample: _Sample) -> None:

@@ -27,8 +27,8 @@ import numpy as np
 from engine.assemble import assemble
 from engine.bench_streams import EPOCH_MS, HOUR_MS, UInt64, batch_of, lognormal_amounts, mixed
 from engine.config import Config, State, default_profile, parse_config
+from engine.flusher import FLUSH_SLICE_ENTITIES
 from engine.replay import flush_when_full
-from engine.worker import FLUSH_SLICE_ENTITIES
 
 BLOCK_CACHE_SHARE = 1 / 8
 BATCH_EVENTS = 2_048

@@ -33,6 +33,8 @@ from features.spec import (
     feature_spec,
 )
 
+# Brokers abort a transaction that is open for longer than they were told; far from that.
+TRANSACTION_MS_MAX = 10_000
 ENVIRONMENT_PREFIX = "TIDEGATE__"
 LISTEN = re.compile(r"[^:]+:(\d{1,5})")
 PORT_MAX = 65_535
@@ -66,6 +68,15 @@ OWNED_KEYS = (
     "transactional.id",
     "acks",
     "request.required.acks",
+    "session.timeout.ms",
+    "heartbeat.interval.ms",
+    "max.poll.interval.ms",
+    "partition.assignment.strategy",
+    "group.protocol",
+    "group.instance.id",
+    "transaction.timeout.ms",
+    "message.timeout.ms",
+    "delivery.timeout.ms",
     "partitioner",
 )
 
@@ -81,11 +92,13 @@ def _at_least(section: _Section, least: int, *keys: str) -> None:
 
 
 class Topics(_Section, frozen=True):
-    """Names of the output topics."""
+    """Names of the topics beside the input: outputs, the order in which events were taken, and who owns the input."""
 
     decisions: str = "decisions"
     alerts: str = "alerts"
     dead_letters: str = "dead-letters"
+    progress: str = "progress"
+    lease: str = "lease"
 
 
 class Kafka(_Section, frozen=True):
@@ -94,7 +107,7 @@ class Kafka(_Section, frozen=True):
     bootstrap: str = ""
     input: str = "transactions"
     application_id: str = "tidegate"
-    delivery: Literal["at_least_once"] = "at_least_once"
+    delivery: Literal["exactly_once", "at_least_once"] = "exactly_once"
     commit_interval_ms: int = 100
     batch_linger_ms: int = 2
     batch_events_max: int = 2_048
@@ -107,6 +120,11 @@ class Kafka(_Section, frozen=True):
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "commit_interval_ms", "batch_linger_ms", "batch_events_max", "partitions", "replication")
+        if self.delivery == "exactly_once" and self.commit_interval_ms > TRANSACTION_MS_MAX:
+            raise ValueError(
+                f"commit_interval_ms: {self.commit_interval_ms} must be at most {TRANSACTION_MS_MAX} where delivery is "
+                f"exactly_once: a transaction stays open for so long"
+            )
         for key in self.client:
             if key in OWNED_KEYS:
                 raise ValueError(f"client: {key!r} is set by Tidegate itself")

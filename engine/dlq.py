@@ -9,7 +9,7 @@ from typing import Any
 from engine.config import Config
 from engine.dlq_plan import Left, Plan, Request, plan
 from engine.errors import ConfigError
-from engine.kafka.client import admin_settings
+from engine.kafka.client import KAFKA, Clients, admin_settings
 from engine.kafka.letters import LetterTopic
 from engine.kafka.resend import Resender, Resent
 from engine.kafka.topics import kept_ms
@@ -75,27 +75,38 @@ class Outcome:
 def dry_run(config: Config, request: Request) -> Outcome:
     """What a replay would send now."""
     with LetterTopic(config) as topic:
-        planned, _ = _survey_and_plan(config, topic, request)
+        planned, _ = _survey_and_plan(topic, request, _kept(config))
     return _planned(planned, request)
+
+
+# How long a topic keeps a record by the record's own timestamp, in ms; None: for ever.
+Kept = Callable[[str], int | None]
+
+
+def _kept(config: Config) -> Kept:
+    return lambda topic: kept_ms(admin_settings(config), topic)
 
 
 def replay(
     config: Config,
     request: Request,
     confirm: Callable[[Outcome], bool],
+    *,
+    clients: Clients = KAFKA,
+    kept: Kept | None = None,
 ) -> Outcome | None:
     """Sends what is to be sent and was not sent before; None where `confirm` says no.
 
     May be repeated after any error: what was sent is not sent again. Letters that come meanwhile are not sent either,
     so that it ends even where every record fails again.
     """
-    with LetterTopic(config) as topic:
-        planned, found = _survey_and_plan(config, topic, request)
+    with LetterTopic(config, clients) as topic:
+        planned, found = _survey_and_plan(topic, request, kept or _kept(config))
         if not planned.letters:
             return _planned(planned, request)
         if not confirm(_planned(planned, request)):
             return None
-        with Resender(config) as resender:
+        with Resender(config, clients) as resender:
             # Others may have sent some of them since; now that they are fenced, all that they sent can be seen.
             topic.catch_up(found)
             final = plan(planned.letters, found.ledger, request)
@@ -107,7 +118,7 @@ def replay(
     return outcome
 
 
-def _survey_and_plan(config: Config, topic: LetterTopic, request: Request) -> tuple[Plan, Survey]:
+def _survey_and_plan(topic: LetterTopic, request: Request, kept: Kept) -> tuple[Plan, Survey]:
     """Raises ConfigError where a letter would go to a topic that there is not, or to that of the letters."""
     found = topic.survey(request.filter)
     candidates = plan(found.letters, found.ledger, replace(request, limit=None)).letters
@@ -116,9 +127,10 @@ def _survey_and_plan(config: Config, topic: LetterTopic, request: Request) -> tu
         if target == topic.topic:
             raise ConfigError(f"{target} is the topic of the letters themselves: they cannot be sent there")
         topic.partitions_of(target)
-        kept = None if request.new_timestamps else kept_ms(admin_settings(config), target)
-        if kept is not None:
-            oldest_ms[target] = time.time_ns() // 1_000_000 - kept + min(LEFT_TO_LIVE_MS_MIN, kept // 2)
+        kept_for_ms = None if request.new_timestamps else kept(target)
+        if kept_for_ms is not None:
+            left_ms_min = min(LEFT_TO_LIVE_MS_MIN, kept_for_ms // 2)
+            oldest_ms[target] = time.time_ns() // 1_000_000 - kept_for_ms + left_ms_min
     return plan(found.letters, found.ledger, request, oldest_ms), found
 
 

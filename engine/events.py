@@ -51,6 +51,36 @@ class Records:
     def __len__(self) -> int:
         return len(self.values)
 
+    @staticmethod
+    def joined(parts: "list[Records]") -> "Records":
+        """One after another, of one topic."""
+        if len(parts) == 1:
+            return parts[0]
+        return Records(
+            parts[0].topic,
+            [value for part in parts for value in part.values],
+            np.concatenate([part.partitions for part in parts]),
+            np.concatenate([part.offsets for part in parts]),
+            np.concatenate([part.record_times_ms for part in parts]),
+            [key for part in parts for key in part.keys],
+        )
+
+
+def select(records: Records, wanted: NDArray[np.bool_]) -> Records:
+    """The records of these rows."""
+    if wanted.all():
+        return records
+    rows = np.flatnonzero(wanted)
+    at = rows.tolist()
+    return Records(
+        records.topic,
+        [records.values[row] for row in at],
+        records.partitions[rows],
+        records.offsets[rows],
+        records.record_times_ms[rows],
+        [records.keys[row] for row in at] if records.keys else [],
+    )
+
 
 @dataclass(slots=True)
 class DeadLetter:

@@ -20,10 +20,9 @@ from engine.catalog import seen
 from engine.config import Config
 from engine.decode import Decoder
 from engine.errors import ConfigError, FatalError
-from engine.events import Batch, Bool, Int64, Records
+from engine.events import Batch, Bool, Int64, Records, select
 from engine.replay import create, dead_letter_line, flush_when_full
 from engine.state.peek import DATABASE, is_held
-from engine.worker import select
 from features.arena import NEVER
 
 LOADING = "loading"

@@ -23,6 +23,11 @@ class Pipeline:
     encoder: Encoder
     metrics: Metrics
 
+    @property
+    def feature_set(self) -> str:
+        """The fingerprint of the features by name and order."""
+        return self.state.spec.fingerprint()
+
     def process(self, records: Records) -> Outputs:
         """Decides for every new event of the batch; changes the state in memory only."""
         clock = self.metrics.stage_clock()

@@ -57,6 +57,8 @@ def sandbox(bootstrap: str | None) -> Iterator[Sandbox]:
         if bootstrap is None:
             broker = resources_open.enter_context(EmbeddedBroker())
             environment = _environment(broker.bootstrap, folder, ())
+            # It has no transactions to speak of.
+            environment["TIDEGATE__KAFKA__DELIVERY"] = "at_least_once"
             environment["TIDEGATE__KAFKA__CLIENT__FETCH_WAIT_MAX_MS"] = str(EMBEDDED_FETCH_WAIT_MS)
         else:
             environment = _environment(bootstrap, folder, ("TIDEGATE__KAFKA__CLIENT__",))
@@ -89,5 +91,7 @@ def _environment(bootstrap: str, folder: Path, kept: tuple[str, ...]) -> dict[st
         "TIDEGATE__KAFKA__TOPICS__DECISIONS": f"tidegate-{run}-decisions",
         "TIDEGATE__KAFKA__TOPICS__ALERTS": f"tidegate-{run}-alerts",
         "TIDEGATE__KAFKA__TOPICS__DEAD_LETTERS": f"tidegate-{run}-dead-letters",
+        "TIDEGATE__KAFKA__TOPICS__PROGRESS": f"tidegate-{run}-progress",
+        "TIDEGATE__KAFKA__TOPICS__LEASE": f"tidegate-{run}-lease",
         "TIDEGATE__STATE__DIR": str(folder / "state"),
     }

@@ -79,7 +79,8 @@ def read_records(
         bytes_before, row = progress.bytes_read, 0
         for values, bytes_read in _batches(path, batch_events):
             progress.bytes_read = bytes_before + bytes_read
-            yield Records(topic or path.name, values, *read_coordinates(values, path, place, row))
+            partitions, offsets, times_ms = read_coordinates(values, path, place, row)
+            yield Records(topic or path.name, values, partitions, offsets, times_ms)
             row += len(values)
         progress.bytes_read = bytes_before + path.stat().st_size
 

@@ -3,6 +3,9 @@
 from engine.config import Config
 from engine.kafka.topics import TopicSpec
 
+# Read in one order by all: what was taken in which order, and who owns the input.
+ONE_PARTITION = 1
+
 
 def wanted_topics(config: Config) -> list[TopicSpec]:
     """Input and outputs; decisions are partitioned as the input is, so that one client reads both alike."""
@@ -10,4 +13,6 @@ def wanted_topics(config: Config) -> list[TopicSpec]:
     names = (kafka.input, kafka.topics.decisions, kafka.topics.alerts, kafka.topics.dead_letters)
     # A dead letter is as large as what was refused for its size.
     extra = {kafka.topics.dead_letters: {"max.message.bytes": str(4 * 1024 * 1024)}}
-    return [TopicSpec(name, kafka.partitions, kafka.replication, extra.get(name, {})) for name in names]
+    specs = [TopicSpec(name, kafka.partitions, kafka.replication, extra.get(name, {})) for name in names]
+    shared = (kafka.topics.progress, kafka.topics.lease)
+    return specs + [TopicSpec(name, ONE_PARTITION, kafka.replication) for name in shared]

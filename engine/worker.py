@@ -1,99 +1,126 @@
-"""The loop of one worker: read a micro-batch, decide, produce, and commit now and then; one thread does it all.
+"""One worker from start to end: it follows what others decide until it holds the lease, and then decides itself.
 
-poll -> process -> produce --(commit interval)--> flush outputs -> commit offsets -> snapshot of the state
-  ^                                                                                        |
-  +---- writes a slice of the snapshot to RocksDB between micro-batches <------------------+
+    prepare --> stand by --(lease)--> settle, replay up to C --> decide ... --(stop)--> drain
+       ^                                        |                   |
+       +------ everything not committed is dropped <----------------+   no answer, doubt, lease lost
+
+There is one way back from everything that does not end well: drop the state in memory, open the one on disk, which
+never is ahead of the committed offsets, and take from the input what lies between.
 """
 
 import logging
 import threading
-import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
+from engine.active import Loop, Stage
+from engine.clock import SYSTEM_CLOCK, Clock
 from engine.config import Config
-from engine.emit import Outputs
-from engine.errors import FatalError
-from engine.events import Records
+from engine.errors import FatalError, FencedError, RetriableError
+from engine.flusher import Flusher, Position
+from engine.follow import Follower
 from engine.kafka.consume import Input
-from engine.kafka.deliver import AtLeastOnce
-from engine.observe.metrics import latencies_s
+from engine.kafka.deliver import Delivery
+from engine.kafka.journal import Journal
+from engine.kafka.lease import Lease, LeaseLostError
+from engine.kafka.transaction import DoubtError
 from engine.pipeline import Pipeline
-from engine.recovery import Origin, Plan, plan_recovery, wrong_origin
+from engine.recovery import Origin, plan_recovery, wrong_origin
 
 _log = logging.getLogger("tidegate.worker")
 
-VECTOR_COMMIT_INTERVAL_S = 3600.0
+# How long a standby with nothing to do waits for news: what a hand-over costs at most.
+IDLE_S = 0.02
+BACKOFF_S = 0.2
 STATUS_INTERVAL_S = 1.0
-# A flush writes at least this many entities between two micro-batches, and more than a batch can make dirty, so that
-# it ends before the next one is due.
-FLUSH_SLICE_ENTITIES = 256
 
 
 @dataclass(slots=True)
 class Worker:
-    """Owns the input from `run` on; `stop` may be set by any thread or signal handler."""
+    """`stop` may be set by any thread or signal handler. `loop` is there while it decides."""
 
     config: Config
     pipeline: Pipeline
     source: Input
-    delivery: AtLeastOnce
+    journal: Journal
+    lease: Lease
+    delivery: Delivery
     stop: threading.Event
+    clock: Clock = SYSTEM_CLOCK
     accept_cold_state: bool = False
     ready: bool = False
+    loop: Loop | None = None
+    follower: Follower = field(init=False)
+    flusher: Flusher = field(init=False)
+    _expected: tuple[int, list[dict[int, int]]] | None = None
+    _status_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.flusher = Flusher(self.pipeline, self.config.state, self.clock)
+        self.follower = Follower(
+            self.pipeline,
+            self.source,
+            self.journal,
+            confirmed_by_next=self.config.kafka.delivery == "at_least_once",
+        )
 
     def run(self) -> None:
-        """Recovers, then decides until told to stop; ends with everything committed and the state on disk."""
-        vector = self.recover()
-        if vector is None:
-            return
-        loop = Loop(self, vector)
-        self.pipeline.metrics.role = "active"
-        self.ready = True
-        _log.info("active", extra={"topic": self.source.topic, "partitions": len(vector)})
-        while not self.stop.is_set():
-            loop.turn()
-        self.ready = False
-        self.pipeline.metrics.role = "stopping"
-        loop.drain()
+        """Works until told to stop; ends with everything committed and the state on disk."""
+        for _ in self.turns():
+            pass
         _log.info("stopped", extra={"events": self.pipeline.metrics.events})
 
-    def recover(self) -> dict[int, int] | None:
-        """Brings the state up to the committed offsets and returns them; None where it was told to stop meanwhile."""
+    def turns(self) -> Iterator[None]:
+        """The same in small steps. Raises RetriableError only where it has never been ready."""
+        has_been_ready = False
+        prepared = False
+        while not self.stop.is_set():
+            try:
+                if not prepared:
+                    self._prepare()
+                    prepared = True
+                for _ in self._tenure():
+                    has_been_ready |= self.ready
+                    yield
+            except RetriableError as error:
+                if not has_been_ready:
+                    raise
+                self._step_back(error)
+                prepared = False
+                yield
+
+    def _prepare(self) -> None:
+        """Finds where the state on disk stands in the input, and begins to follow from there."""
+        self.pipeline.metrics.role = "starting"
         state = self.pipeline.state
         self._check_origin()
-        bounds = self.source.bounds()
-        loaded = state.header.loaded
+        committed, bounds = self.lease.committed(self.source.partitions), self.source.bounds()
+        # A commit is answered before everybody can see its offsets: who is ahead is judged once nothing is pending.
+        stored = state.header.vector
         plan = plan_recovery(
-            state.header.vector,
-            self.source.committed(),
+            stored,
+            {partition: max(offset, stored.get(partition, 0)) for partition, offset in committed.items()},
             bounds,
-            loaded=loaded,
+            loaded=state.header.loaded,
             accept_cold_state=self.accept_cold_state,
         )
         if plan.cold:
             self._begin_cold(bounds)
-        # Before anything goes to disk, for state without a committed offset is refused.
-        self.source.commit(plan.begin)
-        # From here on there are committed offsets, and the state is like any other.
-        state.header.loaded = False
-        if plan.replay:
-            self.pipeline.metrics.role = "replaying"
-            _log.info("replaying into the state", extra={"events": plan.events})
-            if not self._replay(plan):
-                return None
-        if loaded or state.header.vector != plan.begin:
-            state.begin_flush(plan.begin)
-            state.finish_flush()
-        self.source.start(plan.begin)
-        return plan.begin
+        position = plan.begin | {partition: start for partition, (start, _) in plan.replay.items()}
+        end, commits, offset = self.journal.end(), state.header.commits, state.header.progress_offset
+        if offset > end:
+            _log.warning("the progress topic was made anew", extra={"offset": offset, "end": end})
+            commits, offset = 0, 0
+        self.follower.start(position, commits, offset)
 
-    def poll(self) -> Records | None:
-        """The next records."""
-        kafka = self.config.kafka
-        return self.source.poll(kafka.batch_events_max, kafka.batch_linger_ms / 1000)
+    def _check_origin(self) -> None:
+        header, source = self.pipeline.state.header, self.source
+        here = Origin(source.cluster_id, source.topic, source.topic_id)
+        if wrong := wrong_origin(header, here):
+            raise FatalError(f"{wrong}; name another state.dir")
+        header.cluster_id, header.topic, header.topic_id = here
 
     def _begin_cold(self, bounds: dict[int, tuple[int, int]]) -> None:
         """Flags what reaches back before the oldest record that is left, in the partition where that is newest."""
@@ -101,7 +128,7 @@ class Worker:
         unknown_until_ms = -1
         self.source.start(unseen)
         while unseen and not self.stop.is_set():
-            records = self.poll()
+            records = self.source.poll(self.config.kafka.batch_events_max, self.config.kafka.batch_linger_ms / 1000)
             if records is None:
                 # Nothing but transaction markers may be left of a partition.
                 unseen = {p: first for p, first in unseen.items() if p not in self.source.ends}
@@ -113,150 +140,118 @@ class Worker:
         self.source.stop()
         self.pipeline.state.begin_cold(unknown_until_ms + self.config.mapping.horizon_future_ms)
 
-    def _check_origin(self) -> None:
-        header, source = self.pipeline.state.header, self.source
-        here = Origin(source.cluster_id, source.topic, source.topic_id)
-        if wrong := wrong_origin(header, here):
-            raise FatalError(f"{wrong}; name another state.dir")
-        header.cluster_id, header.topic, header.topic_id = here
-
-    def _replay(self, plan: Plan) -> bool:
-        """Absorbs [from, to) of each partition, output suppressed; false where it was told to stop before the end."""
-        metrics, state, source = self.pipeline.metrics, self.pipeline.state, self.source
-        until = {partition: to for partition, (_, to) in plan.replay.items()}
-        position = {partition: start for partition, (start, _) in plan.replay.items()}
-        source.start(position)
+    def _tenure(self) -> Iterator[None]:
+        """Until the lease is held, and then as long as it is."""
+        yield from self._stand_by()
+        if self.stop.is_set():
+            self._end_standby()
+            return
+        yield from self._take_over()
+        if self.loop is None:
+            return
+        _log.info("active", extra={"topic": self.source.topic, "partitions": len(self.loop.vector)})
+        self.pipeline.metrics.role, self.ready = "active", True
         while not self.stop.is_set():
-            metrics.replay_remaining = sum(max(0, until[p] - position[p]) for p in until)
-            # A partition can end before `to` where transaction markers take up offsets.
-            if all(position[p] >= until[p] or source.ends.get(p, -1) >= until[p] for p in until):
-                source.stop()
-                return True
-            records = self.poll()
-            if records is None:
-                continue
-            position |= next_offsets(records)
-            replayed = select(records, records.offsets < np.array([until[p] for p in records.partitions.tolist()]))
-            self.pipeline.absorb(replayed)
-            metrics.replayed_events += len(replayed)
-            if state.crowded(self.config.kafka.batch_events_max):
-                state.begin_flush({**plan.begin, **{p: min(position[p], until[p]) for p in until}})
-                state.finish_flush()
-        return False
+            self.loop.turn()
+            yield
+        self.pipeline.metrics.role, self.ready = "stopping", False
+        self.loop.drain()
 
+    def _stand_by(self) -> Iterator[None]:
+        """Follows what the active one commits."""
+        while not self.stop.is_set() and not self.lease.poll():
+            busy = self.follower.remaining > 0
+            self.follower.hear(0.0 if busy else IDLE_S)
+            taken = self.follower.take(IDLE_S)
+            self.ready = self.follower.remaining == 0
+            self._keep(taken)
+            self._note_standby("standby" if self.ready else "replaying")
+            yield
 
-class Loop:
-    """What the loop remembers between turns."""
-
-    def __init__(self, worker: Worker, vector: dict[int, int]) -> None:
-        self._worker = worker
-        self._kafka = worker.config.kafka
-        self._vector = vector
-        self._uncommitted: list[Outputs] = []
-        now = time.monotonic()
-        self._commit_at = now + self._kafka.commit_interval_ms / 1000
-        self._commit_anyway_at = now + VECTOR_COMMIT_INTERVAL_S
-        self._flush_at = now + worker.config.state.flush_interval_s
-        self._status_at = now
-        self._newest_record_ms = -1
-
-    def turn(self) -> Outputs | None:
-        """One micro-batch, if any arrived, and what is due after it; returns what the batch put out."""
-        worker = self._worker
-        clock = worker.pipeline.metrics.stage_clock()
-        records = worker.poll()
-        outputs = None
-        if records is not None:
-            clock.done("consume")
-            if worker.pipeline.state.crowded(len(records)):
-                self._make_room()
-                clock.restart()
-            outputs = worker.pipeline.process(records)
-            clock.restart()
-            worker.delivery.produce(outputs)
-            clock.done("produce")
-            self._uncommitted.append(outputs)
-            self._vector |= next_offsets(records)
-            self._newest_record_ms = int(records.record_times_ms.max())
-        now = time.monotonic()
-        if (self._uncommitted and now >= self._commit_at) or now >= self._commit_anyway_at:
-            self.commit(now)
+    def _note_standby(self, role: str) -> None:
+        metrics, now = self.pipeline.metrics, self.clock.monotonic()
+        metrics.role, metrics.replay_remaining = role, self.follower.remaining
         if now >= self._status_at:
-            self._status(now)
-        if worker.pipeline.state.flushing:
-            clock.restart()
-            events = len(records) if records is not None else 0
-            slice_entities = FLUSH_SLICE_ENTITIES + events
-            if worker.pipeline.state.continue_flush(slice_entities):
-                worker.pipeline.metrics.flushes += 1
-            clock.done("flush")
-        return outputs
+            metrics.note_state(self.pipeline.state)
+            self._status_at = now + STATUS_INTERVAL_S
 
-    def _make_room(self) -> None:
-        """Dirty entities fill their share of memory: everything so far is committed and goes to disk first."""
-        self.commit(time.monotonic())
-        self._worker.pipeline.state.begin_flush(self._vector)
-        self._worker.pipeline.state.finish_flush()
+    def _keep(self, taken: int) -> None:
+        """Writes state down while following, as far as it is needed."""
+        state = self.pipeline.state
+        if state.crowded(self.config.kafka.batch_events_max):
+            self.flusher.whole(self._followed())
+        elif self.flusher.due() and self.follower.sequence > state.header.commits:
+            self.flusher.begin(self._followed())
+        self.flusher.advance(taken)
 
-    def commit(self, now: float) -> None:
-        """Commits; then, and only then, the state at this vector may go to disk."""
-        worker, state = self._worker, self._worker.pipeline.state
-        clock = worker.pipeline.metrics.stage_clock()
-        worker.delivery.commit(self._vector)
-        clock.done("commit")
-        metrics = worker.pipeline.metrics
-        metrics.commits += 1
-        now_ms = time.time_ns() // 1_000_000
-        for outputs in self._uncommitted:
-            metrics.event_to_decision.observe(latencies_s(outputs.record_times_ms, now_ms))
-        self._uncommitted.clear()
-        self._commit_at = now + self._kafka.commit_interval_ms / 1000
-        self._commit_anyway_at = now + VECTOR_COMMIT_INTERVAL_S
-        over = metrics.dirty_bytes > worker.config.state.dirty_bytes_max
-        if (over or now >= self._flush_at) and not state.flushing:
-            state.begin_flush(self._vector)
-            self._flush_at = now + worker.config.state.flush_interval_s
-            clock.done("snapshot")
+    def _followed(self) -> Position:
+        """Where the follower stands; within a commit, the one that is behind it for sure."""
+        header, follower = self.pipeline.state.header, self.follower
+        if follower.settled:
+            return Position(follower.position, follower.sequence, self.journal.position)
+        return Position(follower.position, header.commits, header.progress_offset)
 
-    def _status(self, now: float) -> None:
-        """Numbers that need not be fresher than a second."""
-        metrics, state = self._worker.pipeline.metrics, self._worker.pipeline.state
-        metrics.lag_events = self._worker.source.lag_events(self._vector)
-        behind = any(metrics.lag_events.values()) and self._newest_record_ms >= 0
-        metrics.lag_seconds = max(0.0, time.time() - self._newest_record_ms / 1000) if behind else 0.0
-        metrics.state_entities = state.entities()
-        metrics.dirty_bytes = state.dirty_bytes()
-        metrics.cache_hits, metrics.cache_misses = state.cache_hits, state.cache_misses
-        self._status_at = now + STATUS_INTERVAL_S
+    def _take_over(self) -> Iterator[None]:
+        """Settles what the predecessor left, takes what is committed, and begins."""
+        metrics, tenure = self.pipeline.metrics, self.lease.tenure
+        self.loop = None
+        metrics.role, self.ready = "replaying", False
+        self.delivery.open(tenure)
+        committed, bounds = self.lease.committed(self.source.partitions), self.source.bounds()
+        self._check_nobody_else_committed(committed, tenure)
+        self.follower.hear_to(self.journal.end())
+        self.follower.take_rest(committed)
+        _log.info("replaying into the state", extra={"events": self.follower.remaining})
+        while not self.follower.settled:
+            if self.stop.is_set():
+                return
+            self.lease.check(tenure)
+            self._keep(self.follower.take(IDLE_S))
+            metrics.replay_remaining = self.follower.remaining
+            yield
+        metrics.replay_remaining = 0
+        vector = {partition: first for partition, (first, _) in bounds.items()} | self.follower.position
+        # Before anything goes to disk, for state without a committed offset is refused.
+        self.lease.commit(vector, tenure)
+        self._end_of_loading(vector)
+        self.source.start(vector)
+        stage = Stage(
+            self.config, self.pipeline, self.source, self.journal, self.lease, self.delivery, self.flusher, self.clock
+        )
+        self.loop = Loop(stage, vector, self.follower.sequence, tenure)
 
-    def drain(self) -> None:
-        """Commits what was decided and writes the state down."""
-        now = time.monotonic()
-        self.commit(now)
-        state = self._worker.pipeline.state
-        state.begin_flush(self._vector)
-        state.finish_flush()
+    def _check_nobody_else_committed(self, committed: dict[int, int], tenure: int) -> None:
+        """FencedError where the offsets moved in a tenure of ours, and not by us."""
+        if self._expected is None or self._expected[0] != tenure:
+            return
+        if committed not in self._expected[1]:
+            raise FencedError("the committed offsets were changed by somebody else while this worker held the lease")
 
+    def _end_of_loading(self, vector: dict[int, int]) -> None:
+        """From here on there are committed offsets, and a state made of history is like any other."""
+        header = self.pipeline.state.header
+        if header.loaded:
+            header.loaded = False
+            self.flusher.whole(Position(vector, self.follower.sequence, self.journal.position))
 
-def next_offsets(records: Records) -> dict[int, int]:
-    """The next offset to read of each partition in these records."""
-    return {
-        partition: int(records.offsets[records.partitions == partition].max()) + 1
-        for partition in np.unique(records.partitions).tolist()
-    }
+    def _step_back(self, error: RetriableError) -> None:
+        """Drops what was not committed: the state is again what is on disk."""
+        metrics, loop = self.pipeline.metrics, self.loop
+        if isinstance(error, DoubtError):
+            metrics.doubts += 1
+        metrics.aborts += 1
+        metrics.role, self.ready = "starting", False
+        _log.warning("going back to what is committed", extra={"why": str(error)})
+        if loop is not None:
+            self._expected = (loop.tenure, [loop.committed, loop.sent])
+        self.loop = None
+        self.pipeline.state = self.pipeline.state.reopened()
+        if not isinstance(error, LeaseLostError):
+            self.clock.wait(self.stop, BACKOFF_S)
 
-
-def select(records: Records, wanted: NDArray[np.bool_]) -> Records:
-    """The records of these rows."""
-    if wanted.all():
-        return records
-    rows = np.flatnonzero(wanted)
-    at = rows.tolist()
-    return Records(
-        records.topic,
-        [records.values[row] for row in at],
-        records.partitions[rows],
-        records.offsets[rows],
-        records.record_times_ms[rows],
-        [records.keys[row] for row in at] if records.keys else [],
-    )
+    def _end_standby(self) -> None:
+        """What was followed goes to disk, so that the next start has less to replay."""
+        self.pipeline.metrics.role, self.ready = "stopping", False
+        self.lease.release()
+        if self.follower.sequence > self.pipeline.state.header.commits:
+            self.flusher.whole(self._followed())

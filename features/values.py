@@ -128,13 +128,14 @@ def write_cell(heap: Int64, at: int, cell: int, value: int) -> None:
 def _see_in_cell(heap: Int64, at: int, shift: int, mark: int, time_ms: int, newest_ms: int) -> None:
     newest = newest_ms >> shift
     unit = time_ms >> shift
+    if unit & CELL_MASK == 0:
+        unit -= 1  # 0 means nothing
     if unit < (newest >> CELL_SWEEP_SHIFT << CELL_SWEEP_SHIFT) - CELL_AGE_MAX:
         return
     cell = (mark * CELLS) >> 31
     before = read_cell(heap, at, cell)
     if before == 0 or (newest - before) & CELL_MASK > newest - unit:
-        # 0 means nothing, so that a unit that would be written so counts as the one before it.
-        write_cell(heap, at, cell, (unit & CELL_MASK) or CELL_MASK)
+        write_cell(heap, at, cell, unit & CELL_MASK)
 
 
 @kernel

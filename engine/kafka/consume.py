@@ -1,38 +1,32 @@
-"""The input topic: every partition assigned by hand, polled as columns, committed where we say."""
+"""The input topic: every partition assigned by hand and polled as columns."""
 
-import time
 from types import TracebackType
 
 import numpy as np
-from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_INVALID, KafkaError, KafkaException, Message, TopicPartition
 
 from engine.config import Config
 from engine.errors import ConfigError, FatalError, RetriableError
 from engine.events import Records
-from engine.kafka.client import admin_settings, consumer_settings, refused_settings
-from engine.kafka.topics import cluster_identity
+from engine.kafka.client import KAFKA, Clients, admin_settings, consumer_settings, refused_settings
+from engine.kafka.offsets import committed_offsets
 
 ANSWER_TIMEOUT_S = 10.0
-# What a broker answers for a moment after its start, and whenever coordinators move.
-NO_COORDINATOR_YET = (
-    KafkaError.NOT_COORDINATOR,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-)
-ASK_AGAIN_S = 0.1
 
 
 class Input:
     """One consumer over all partitions of the input topic."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, clients: Clients = KAFKA) -> None:
         """Connects; RetriableError without a broker, ConfigError without the topic or for a setting that is refused."""
         self._config = config
         self.topic = config.kafka.input
         self.ends: dict[int, int] = {}
-        self.cluster_id, self.topic_id = cluster_identity(admin_settings(config), self.topic)
+        self.cluster_id, self.topic_id = clients.identity(admin_settings(config), self.topic)
+        self._assigned: set[int] = set()
+        self._paused: set[int] = set()
         try:
-            self._consumer = Consumer(consumer_settings(config))
+            self._consumer = clients.consumer(consumer_settings(config))
         except KafkaException as error:
             raise refused_settings(error) from error
         self.partitions = self._find_partitions()
@@ -51,27 +45,17 @@ class Input:
         return sorted(found.partitions)
 
     def committed(self) -> dict[int, int]:
-        """The committed offset of each partition that has one. Waits while the group's coordinator is being elected."""
-        asked = [TopicPartition(self.topic, partition) for partition in self.partitions]
-        give_up_at = time.monotonic() + ANSWER_TIMEOUT_S
-        while True:
-            try:
-                answers = self._consumer.committed(asked, timeout=ANSWER_TIMEOUT_S)
-            except KafkaException as error:
-                if error.args[0].code() not in NO_COORDINATOR_YET or time.monotonic() > give_up_at:
-                    raise RetriableError(f"committed offsets cannot be read: {error.args[0].str()}") from error
-                time.sleep(ASK_AGAIN_S)  # nothing tells when there is one
-            else:
-                return {answer.partition: answer.offset for answer in answers if answer.offset >= 0}
+        """The committed offset of each partition that has one; waits while a transaction is open that may change it."""
+        return committed_offsets(self._consumer, self.topic, self.partitions, self._consumer.poll)
 
-    def bounds(self) -> dict[int, tuple[int, int]]:
-        """The first offset that is still there and the next one to be written, per partition."""
+    def bounds(self, partitions: list[int] | None = None) -> dict[int, tuple[int, int]]:
+        """The first offset that is still there and the next one to be written, per partition, or of these."""
         try:
             return {
                 partition: self._consumer.get_watermark_offsets(
                     TopicPartition(self.topic, partition), timeout=ANSWER_TIMEOUT_S
                 )
-                for partition in self.partitions
+                for partition in (self.partitions if partitions is None else partitions)
             }
         except KafkaException as error:
             raise RetriableError(f"topic offsets cannot be read: {error.args[0].str()}") from error
@@ -79,12 +63,14 @@ class Input:
     def start(self, vector: dict[int, int]) -> None:
         """Reads on from these offsets, whatever was read before."""
         self.ends = {}
+        self._assigned, self._paused = set(vector), set()
         self._consumer.assign(
             [TopicPartition(self.topic, partition, offset) for partition, offset in sorted(vector.items())]
         )
 
     def stop(self) -> None:
         """Reads nothing more until `start`."""
+        self._assigned, self._paused = set(), set()
         self._consumer.unassign()
 
     def poll(self, events_max: int, linger_s: float) -> Records | None:
@@ -130,16 +116,22 @@ class Input:
             lag[partition] = max(0, end - offset) if end != OFFSET_INVALID else 0
         return lag
 
-    def commit(self, vector: dict[int, int]) -> None:
-        """Commits the vector and waits for the broker's word; RetriableError where it does not come."""
-        offsets = [TopicPartition(self.topic, partition, offset) for partition, offset in vector.items()]
-        try:
-            answers = self._consumer.commit(offsets=offsets, asynchronous=False)
-        except KafkaException as error:
-            raise RetriableError(f"offsets were not committed: {error.args[0].str()}") from error
-        for answer in answers:
-            if answer.error is not None:
-                raise RetriableError(f"offset of partition {answer.partition} not committed: {answer.error.str()}")
+    def pause(self, partitions: set[int]) -> None:
+        """Reads of these partitions nothing more until they are left out; of all others what there is."""
+        partitions &= self._assigned
+        for places, change in (
+            (partitions - self._paused, self._consumer.pause),
+            (self._paused - partitions, self._consumer.resume),
+        ):
+            if places:
+                change([TopicPartition(self.topic, partition) for partition in sorted(places)])
+        self._paused = partitions
+
+    def find_new_partitions(self) -> list[int]:
+        """The partitions that the topic has got since; RetriableError without an answer."""
+        before = set(self.partitions)
+        self.partitions = self._find_partitions()
+        return [partition for partition in self.partitions if partition not in before]
 
     def close(self) -> None:
         """Leaves; commits nothing."""

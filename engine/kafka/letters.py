@@ -8,16 +8,15 @@ A committed record behind an open transaction cannot be read before that one end
 end; who must not miss a mark reads to the end, and waits.
 """
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from engine.config import Config
 from engine.errors import ConfigError, FatalError, RetriableError
-from engine.kafka.client import consumer_settings, refused_settings
+from engine.kafka.client import KAFKA, Clients, journal_settings, refused_settings
 from engine.letters import Filter, Letter, Survey, read_letter, read_mark
 
 ANSWER_TIMEOUT_S = 10.0
@@ -31,25 +30,16 @@ Ends = dict[int, int]
 class LetterTopic:
     """A consumer of every partition, in no group."""
 
-    def __init__(
-        self,
-        config: Config,
-        make_consumer: Callable[[dict[str, Any]], Consumer] = Consumer,
-        silence_s_max: float = SILENCE_S_MAX,
-    ) -> None:
+    def __init__(self, config: Config, clients: Clients = KAFKA, silence_s_max: float = SILENCE_S_MAX) -> None:
         """Raises ConfigError without the topic or for a setting that is refused, RetriableError without a broker."""
         self.topic = config.kafka.topics.dead_letters
         self._silence_s_max = silence_s_max
-        settings = {
-            **consumer_settings(config),
-            "group.id": f"{config.kafka.application_id}.dlq",
-            # Letters may pass their retention while we read.
-            "auto.offset.reset": "earliest",
-        }
+        # Letters may pass their retention while they are read: then reading goes on with the first that is left.
+        settings = journal_settings(config)
         try:
-            self._consumer = make_consumer(settings)
-            # Alone to ask for ends: those that this consumer would be told are the stable ones.
-            self._asker = make_consumer({**settings, "isolation.level": "read_uncommitted"})
+            self._consumer = clients.consumer(settings)
+            # Only to ask for ends: those that the other one is told are the stable ones.
+            self._asker = clients.consumer({**settings, "isolation.level": "read_uncommitted"})
         except KafkaException as error:
             raise refused_settings(error) from error
         self._partitions = self.partitions_of(self.topic)
@@ -111,7 +101,7 @@ class LetterTopic:
         elif wanted.admits(letter):
             survey.letters.append(letter)
 
-    def _bounds(self, consumer: Consumer) -> dict[int, tuple[int, int]]:
+    def _bounds(self, consumer: Any) -> dict[int, tuple[int, int]]:
         """First offset and end of each partition; the end is stable or not, as the consumer's isolation has it."""
         try:
             return {
@@ -128,15 +118,16 @@ class LetterTopic:
         left = {partition for partition, end in ends.items() if starts[partition] < end}
         self._read_to = self._read_to | dict(starts)
         self._consumer.assign([TopicPartition(self.topic, partition, starts[partition]) for partition in sorted(left)])
-        heard_at = time.monotonic()
+        silence_s = 0.0
         while left:
             message = self._consumer.poll(POLL_S)
             is_record = message is not None and message.error() is None
             if message is None or not (is_record or self._is_end(message.error())):
-                if time.monotonic() - heard_at > self._silence_s_max:
+                silence_s += POLL_S
+                if silence_s > self._silence_s_max:
                     raise RetriableError(self._silent(left, ends))
                 continue
-            heard_at, partition = time.monotonic(), message.partition()
+            silence_s, partition = 0.0, message.partition()
             # Behind the last record there may be marks of transactions, which only the end's offset tells of.
             self._read_to[partition] = message.offset() + is_record
             if is_record and message.offset() < ends[partition]:

@@ -17,11 +17,12 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message
 
 from engine.config import Config
 from engine.errors import FatalError, FencedError, RetriableError, TidegateError
-from engine.kafka.client import producer_settings, refused_settings
+from engine.kafka.client import KAFKA, Clients, refused_settings, transaction_settings
+from engine.kafka.connection import Connection
 from engine.letters import ATTEMPT, MARK_SCHEMA, REPLAYED_FROM, SCHEMA, Letter, Mark, Sent
 
 INIT_TIMEOUT_S = 30.0
@@ -48,19 +49,22 @@ class Resent(NamedTuple):
 class Resender:
     """A transactional producer. Leaving the block aborts what is not committed."""
 
-    def __init__(self, config: Config, make_producer: Callable[[dict[str, Any]], Producer] = Producer) -> None:
+    def __init__(self, config: Config, clients: Clients = KAFKA) -> None:
         """Fences every other one. Raises RetriableError where the broker does not answer, ConfigError for settings."""
         self._letters_topic = config.kafka.topics.dead_letters
+        self._connection = Connection()
+        self._open = False
+        settings = {
+            **transaction_settings(config),
+            "transactional.id": f"{self._letters_topic}.replay",
+            "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
+            "message.timeout.ms": TRANSACTION_TIMEOUT_MS,
+            # Marks hold where the records went, which only reports of success tell.
+            "delivery.report.only.error": False,
+            "logger": self._connection.logger,
+        }
         try:
-            self._producer = make_producer(
-                {
-                    **producer_settings(config),
-                    "transactional.id": f"{self._letters_topic}.replay",
-                    "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
-                    # Marks hold where the records went, which only reports of success tell.
-                    "delivery.report.only.error": False,
-                }
-            )
+            self._producer: Any = clients.producer(settings)
         except KafkaException as error:
             raise refused_settings(error) from error
         self._call("transactions cannot be begun", lambda: self._producer.init_transactions(INIT_TIMEOUT_S))
@@ -72,6 +76,7 @@ class Resender:
         (the next replay finds out), FatalError where the broker refuses one. Then nothing more can be sent.
         """
         self._call("no transaction can be begun", self._producer.begin_transaction)
+        self._open = True
         places: list[tuple[int, int] | None] = [None] * len(letters)
         refused: list[tuple[Resent, KafkaError]] = []
 
@@ -99,10 +104,16 @@ class Resender:
         for (partition, to), sent in _by_mark(letters, places).items():
             headers = [(SCHEMA, MARK_SCHEMA.encode())]
             self._produce(self._letters_topic, Mark(to, sent).encode(), None, partition, 0, headers, None)
-        self._call("it is unclear whether letters were sent; the next replay finds out", self._commit)
+        self._commit()
 
     def _commit(self) -> None:
-        self._producer.commit_transaction(ANSWER_TIMEOUT_S)
+        """Where it is in doubt nothing more may be sent: a commit that is still under way might end the next one."""
+        doubt = "it is unclear whether letters were sent; the next replay finds out"
+        broken, self._open = self._connection.broken, False
+        self._call(doubt, self._producer.commit_transaction)
+        self._producer.poll(0)
+        if self._connection.broken != broken:
+            raise RetriableError(f"{doubt}: a connection broke meanwhile")
 
     def _produce(
         self,
@@ -160,8 +171,8 @@ class Resender:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None:
-            # Where it cannot be aborted any more, the broker or the next replay ends it.
+        if self._open:
+            # It keeps readers of the input waiting; where it cannot be aborted, the broker or the next replay does.
             with contextlib.suppress(KafkaException):
                 self._producer.abort_transaction(ANSWER_TIMEOUT_S)
 

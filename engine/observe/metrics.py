@@ -21,14 +21,14 @@ from prometheus_client.registry import Collector
 
 from engine.decide import DECISIONS, RISK_SCORE_MAX, Decisions
 from engine.events import Batch, DeadLetter
-from engine.state.local import FeatureMatrix
+from engine.state.local import FeatureMatrix, LocalState
 from features.spec import FeatureSpec
 
 LATENCY_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
 STAGE_BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 BATCH_BOUNDS = (1, 4, 16, 64, 256, 1024, 4096, 16384)
 SCORE_BOUNDS = tuple(range(50, RISK_SCORE_MAX + 1, 50))
-ROLES = ("starting", "replaying", "active", "stopping")
+ROLES = ("starting", "standby", "replaying", "active", "stopping")
 
 
 class Histogram:
@@ -90,6 +90,8 @@ class Metrics:
         self.inexact = np.zeros(len(spec.entities), np.int64)
         self.late_events = 0
         self.commits = 0
+        self.aborts = 0
+        self.doubts = 0
         self.replayed_events = 0
         self.replay_remaining = 0
         self.role = "starting"
@@ -126,6 +128,12 @@ class Metrics:
         self.late_events += int(batch.late.sum())
         self.inexact += self._windows * len(batch) - matrix.exact_windows.sum(axis=0, dtype=np.int64)
 
+    def note_state(self, state: LocalState) -> None:
+        """How large the state is, and how often it was found in memory."""
+        self.state_entities = state.entities()
+        self.dirty_bytes = state.dirty_bytes()
+        self.cache_hits, self.cache_misses = state.cache_hits, state.cache_misses
+
     @property
     def events(self) -> int:
         """Records that were taken from the input."""
@@ -161,6 +169,8 @@ class MetricsCollector(Collector):
             "late_events": ("Events older than their partition's newest by more than late_after.", m.late_events),
             "duplicate_events": ("Events whose id was accepted before.", m.outcomes["duplicate"]),
             "transaction_commits": ("Commits of outputs and input offsets.", m.commits),
+            "transaction_aborts": ("Commits that were given up, and all that hung on them.", m.aborts),
+            "transaction_doubts": ("Commits of which it had to be found out how they ended.", m.doubts),
             "state_cache_hits": ("Entity look-ups found in memory.", m.cache_hits),
             "state_cache_misses": ("Entity look-ups not found in memory.", m.cache_misses),
             "state_flushes": ("Flushes of state to disk.", m.flushes),

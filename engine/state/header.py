@@ -13,7 +13,8 @@ FORMAT = 2
 
 
 class Header(msgspec.Struct, forbid_unknown_fields=True):
-    """Written with every flush. `vector`: next offset to read, per input partition.
+    """Written with every flush. `vector`: next offset to read, per input partition. `commits`: the number of the commit
+    that it is from, or of an earlier one, and `progress_offset`: where in the progress topic those after it are.
 
     `dedupe`: per partition the first live entry, the next one and the newest accepted time (ms). `shards` are those the
     vector holds for; in the local topology all of them. `entities`: how many of each are stored. `first_ms` and
@@ -29,6 +30,8 @@ class Header(msgspec.Struct, forbid_unknown_fields=True):
     sequence: int = 0
     shards: tuple[int, int] = (0, 64)
     vector: dict[int, int] = {}
+    commits: int = 0
+    progress_offset: int = 0
     dedupe: dict[int, list[int]] = {}
     entities: dict[str, int] = {}
     first_ms: int = NEVER

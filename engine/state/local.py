@@ -57,7 +57,7 @@ class LocalState:
 
         `header.fingerprint` may differ from `fingerprint`: whoever opens the state decides what to do then.
         """
-        self._spec = spec
+        self.spec = spec
         self._config = config
         self._store = store
         self._program = compile_program(spec)
@@ -85,10 +85,14 @@ class LocalState:
             self._newest_ms[partition] = dedupe.counters[DEDUPE_NEWEST_MS]
         self._reserve(0)
 
+    def reopened(self) -> "LocalState":
+        """The state as it is on disk, without anything that is in memory alone; this one is not used any longer."""
+        return LocalState(self._config, self.spec, self.header.fingerprint, self._store)
+
     def _reserve(self, events: int) -> None:
-        self._values = np.empty((events, len(self._spec.names)))
-        self._exact_windows = np.empty((events, len(self._spec.entities)), np.uint8)
-        self._exact_all = np.empty((events, len(self._spec.entities)), np.uint8)
+        self._values = np.empty((events, len(self.spec.names)))
+        self._exact_windows = np.empty((events, len(self.spec.entities)), np.uint8)
+        self._exact_all = np.empty((events, len(self.spec.entities)), np.uint8)
 
     def begin_cold(self, first_time_ms: int) -> None:
         """Earlier events exist that this state will never see: flags what reaches back before this event time."""
@@ -125,9 +129,9 @@ class LocalState:
         for start in range(0, events, step):
             self._advance(batch, forgotten_ms, slice(start, min(start + step, events)), missing, compute)
         values = self._values[:events]
-        if compute and self._spec.event.names():
-            values[:, -len(self._spec.event.names()) :] = event_values(
-                self._spec,
+        if compute and self.spec.event.names():
+            values[:, -len(self.spec.event.names()) :] = event_values(
+                self.spec,
                 batch.times_ms,
                 batch.amounts_minor,
                 self._minor_per_major,
@@ -219,8 +223,8 @@ class LocalState:
 
         None where nothing is known of it. Changes nothing.
         """
-        kind = next(i for i, spec in enumerate(self._spec.entities) if spec.name == entity)
-        batch = _blank_batch(self._spec, 1)
+        kind = next(i for i, spec in enumerate(self.spec.entities) if spec.name == entity)
+        batch = _blank_batch(self.spec, 1)
         batch.words[0] = 0
         batch.words[0, kind] = key_hash
         found = self._find(batch.words)
@@ -232,7 +236,7 @@ class LocalState:
         floor_ms = self._times_ms[FORGOTTEN_MS : FORGOTTEN_MS + 1]
         self._run(batch, slice(0, 1), floor_ms, found, 0, compute=True, insert_events=False)
         matrix = FeatureMatrix(self._values[:1], self._exact_windows[:1], self._exact_all[:1], np.zeros(1, np.bool_))
-        return look_at(self._spec, kind, slot, self._cache.heap, int(batch.times_ms[0]), matrix.values[0],
+        return look_at(self.spec, kind, slot, self._cache.heap, int(batch.times_ms[0]), matrix.values[0],
                        int(matrix.exact_windows[0, kind]), bool(matrix.exact_all[0, kind]))  # fmt: skip
 
     def run_rare_kernels(self) -> None:
@@ -270,7 +274,7 @@ class LocalState:
     def entities(self) -> dict[str, int]:
         """How many entities of each kind are in the database, or will be with the next flush."""
         new = self._cache.new_entities().tolist()
-        return {e.name: self.header.entities.get(e.name, 0) + new[i] for i, e in enumerate(self._spec.entities)}
+        return {e.name: self.header.entities.get(e.name, 0) + new[i] for i, e in enumerate(self.spec.entities)}
 
     def newest_values(self, events: int) -> NDArray[np.float64]:
         """The feature rows of the newest batch, which had so many events."""
@@ -278,7 +282,7 @@ class LocalState:
 
     def ring_lengths(self, entity: str, batch: Batch) -> NDArray[np.int64]:
         """How many events the ring of this entity holds, for each event of a batch."""
-        kind = next(i for i, spec in enumerate(self._spec.entities) if spec.name == entity)
+        kind = next(i for i, spec in enumerate(self.spec.entities) if spec.name == entity)
         return self._cache.ring_lengths(kind, self._find(batch.words))
 
     @property
@@ -297,7 +301,7 @@ class LocalState:
         snapshot = Snapshot(self._cache)
         expired = self._cache.without_pending(self._expiry.expired(header.forgotten_ms))
         for key in expired:
-            header.entities[self._spec.entities[key[0] - ENTITY_KIND_FIRST].name] -= 1
+            header.entities[self.spec.entities[key[0] - ENTITY_KIND_FIRST].name] -= 1
         header.sequence += 1
         header.vector = dict(vector)
         header.dedupe = {partition: dedupe.counters.tolist() for partition, dedupe in self._partitions.items()}

@@ -22,6 +22,7 @@ from rocksdict import (
     SstFileWriter,
 )
 
+from engine.crashpoints import reached
 from engine.errors import FatalError
 
 DISK_FREE_BYTES_MIN = 64 * 1024 * 1024
@@ -117,9 +118,11 @@ class FlushFile:
     def finish(self) -> None:
         """Makes every change visible and durable at once."""
         self._writer.finish()
+        reached("ingest")
         ingest = IngestExternalFileOptions()
         ingest.set_move_files(True)
         self._database.ingest_external_file([str(self._path)], ingest)
+        reached("ingested")
 
 
 def _options(block_cache_bytes_max: int) -> Options:

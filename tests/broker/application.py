@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from numpy.typing import NDArray
 
 from engine.config import Config, parse_config
@@ -50,6 +50,8 @@ class Application:
     decisions: str
     alerts: str
     dead_letters: str
+    progress: str
+    lease: str
     application_id: str
     partitions: int
     sent: list[Sent] = field(default_factory=list)
@@ -59,7 +61,13 @@ class Application:
         tables: dict[str, dict[str, Any]] = {
             "policy": {"challenge": 2, "review": 5, "decline": 900},
             "kafka": {"input": self.input, "application_id": self.application_id, "decision_features": True},
-            "kafka.topics": {"decisions": self.decisions, "alerts": self.alerts, "dead_letters": self.dead_letters},
+            "kafka.topics": {
+                "decisions": self.decisions,
+                "alerts": self.alerts,
+                "dead_letters": self.dead_letters,
+                "progress": self.progress,
+                "lease": self.lease,
+            },
             "state": {"dir": "state", "cache_bytes_max": 64 << 20, "dirty_bytes_max": 16 << 20},
             "observe": {"log_format": "json"},
         }
@@ -76,11 +84,14 @@ class Application:
         return parse_config(self.config_text(**settings), self.folder, {"TIDEGATE__KAFKA__BOOTSTRAP": self.bootstrap})
 
     @contextmanager
-    def worker(self, **settings: str | int | float | bool) -> Iterator[WorkerProcess]:
-        """A running worker, ready for events."""
+    def worker(self, *, active: bool = True, **settings: str | int | float | bool) -> Iterator[WorkerProcess]:
+        """A running worker, ready for events; by default one that has the lease."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE")}
         with WorkerProcess(self.config_text(**settings), self.folder, self.bootstrap, environment) as worker:
             worker.wait_ready(threading.Event())
+            give_up_at = time.monotonic() + GIVE_UP_S
+            while active and worker.samples()['tidegate_worker_role{role="active"}'] != 1:
+                assert time.monotonic() < give_up_at, "the worker did not get the lease"
             yield worker
 
     def produce(
@@ -168,7 +179,15 @@ class Application:
         return [TopicPartition(self.input, partition) for partition in range(self.partitions)]
 
     def _consumer(self, group: str) -> Consumer:
-        return Consumer({"bootstrap.servers": self.bootstrap, "group.id": group, "enable.auto.commit": False})
+        return Consumer(
+            {
+                "bootstrap.servers": self.bootstrap,
+                "group.id": group,
+                "enable.auto.commit": False,
+                # Committed offsets as they are, whatever transaction a dead worker left open.
+                "isolation.level": "read_uncommitted",
+            }
+        )
 
 
 class Reader:
@@ -176,12 +195,15 @@ class Reader:
 
     def __init__(self, bootstrap: str, topic: str) -> None:
         self.messages: list[Message] = []
+        self._read: dict[int, int] = {}
         self._consumer = Consumer(
             {
                 "bootstrap.servers": bootstrap,
                 "group.id": "test",
                 "enable.auto.commit": False,
                 "auto.offset.reset": "error",
+                "enable.partition.eof": True,
+                "isolation.level": "read_committed",
             }
         )
         found = self._consumer.list_topics(topic, timeout=ANSWER_TIMEOUT_S).topics[topic].partitions
@@ -198,15 +220,25 @@ class Reader:
                 worker.check()
 
     def read_to_end(self) -> None:
-        """Returns once everything was read that the topic holds when this is called."""
-        ends = [self._consumer.get_watermark_offsets(place, timeout=ANSWER_TIMEOUT_S)[1] for place in self._places]
-        self.read_until(sum(ends))
+        """Returns once everything was read that the topic holds when this is called: markers take up offsets too."""
+        ends = {
+            place.partition: self._consumer.get_watermark_offsets(place, timeout=ANSWER_TIMEOUT_S)[1]
+            for place in self._places
+        }
+        give_up_at = time.monotonic() + GIVE_UP_S
+        while any(self._read.get(partition, 0) < end for partition, end in ends.items()):
+            self._take(self._consumer.consume(FETCH_MESSAGES, 0.05))
+            assert time.monotonic() < give_up_at, f"read up to {self._read} of {ends}"
 
     def _take(self, messages: list[Message]) -> None:
         for message in messages:
-            if message.error() is not None:
+            if message.error() is None:
+                self.messages.append(message)
+                self._read[message.partition()] = message.offset() + 1
+            elif message.error().code() == KafkaError._PARTITION_EOF:
+                self._read[message.partition()] = message.offset()
+            else:
                 raise KafkaException(message.error())
-        self.messages += messages
 
     def close(self) -> None:
         self._consumer.close()
@@ -222,6 +254,8 @@ def new_application(bootstrap: str, folder: Path, topic_factory: TopicFactory, p
         decisions=topic_factory("decisions", partitions),
         alerts=topic_factory("alerts", partitions),
         dead_letters=topic_factory("dead-letters", partitions, LARGE),
+        progress=topic_factory("progress"),
+        lease=topic_factory("lease"),
         application_id=made,
         partitions=partitions,
     )

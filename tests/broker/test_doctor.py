@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from engine.assemble import open_state
@@ -15,7 +15,6 @@ from engine.config import Config, default_profile, parse_config
 from engine.doctor import Finding, check_broker, check_clock, check_offsets, check_topics, examine
 from engine.errors import RetriableError, TidegateError
 from engine.kafka.client import admin_settings
-from engine.kafka.consume import Input
 from engine.kafka.embedded import EmbeddedBroker
 from engine.kafka.health import newest_record_ms
 from engine.kafka.topics import TopicSpec, apply
@@ -30,7 +29,8 @@ TIMEOUT_S = 5.0
 def config(kafka_bootstrap: str, tmp_path: Path) -> Iterator[Config]:
     """A configuration whose topics no other test has, and which do not exist yet."""
     run = uuid4().hex[:12]
-    names = {part: f"test-doctor-{part}-{run}" for part in ("transactions", "decisions", "alerts", "dead-letters")}
+    parts = ("transactions", "decisions", "alerts", "dead-letters", "progress", "lease")
+    names = {part: f"test-doctor-{part}-{run}" for part in parts}
     kafka = f"""
 [kafka]
 bootstrap = "{kafka_bootstrap}"
@@ -41,6 +41,8 @@ partitions = {PARTITIONS}
 decisions = "{names["decisions"]}"
 alerts = "{names["alerts"]}"
 dead_letters = "{names["dead-letters"]}"
+progress = "{names["progress"]}"
+lease = "{names["lease"]}"
 [state]
 cache_bytes_max = 33554432
 dirty_bytes_max = 8388608
@@ -59,8 +61,9 @@ def put(config: Config, timestamps_ms: list[int]) -> None:
 
 
 def commit(config: Config, vector: dict[int, int]) -> None:
-    with Input(config) as source:
-        source.commit(vector)
+    with closing(Consumer(admin_settings(config) | {"group.id": config.kafka.application_id})) as consumer:
+        places = [TopicPartition(config.kafka.input, partition, offset) for partition, offset in vector.items()]
+        consumer.commit(offsets=places, asynchronous=False)
 
 
 @pytest.mark.broker
@@ -69,7 +72,7 @@ def test_before_and_after_topics_apply(config: Config) -> None:
     assert {check for check, finding in before.items() if finding.verdict == "failure"} == {"topics", "offsets"}
     assert before["broker"].verdict == "ok"
     assert "cluster " in before["broker"].detail
-    assert before["topics"].detail.count("missing") == 4
+    assert before["topics"].detail.count("missing") == 6
     assert "tidegate topics apply" in before["topics"].advice
 
     apply(admin_settings(config), wanted_topics(config))

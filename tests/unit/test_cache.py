@@ -529,7 +529,7 @@ def test_bytes_of_any_kind_are_refused_or_read_within_bounds(
 
 def test_the_header_outlasts_encoding() -> None:
     header = Header(
-        "abc", "cluster", "in", "topic", 7, (0, 64), {0: 2**62, 11: 0}, {0: [1, 2, NEVER]}, {"card": 3},
+        "abc", "cluster", "in", "topic", 7, (0, 64), {0: 2**62, 11: 0}, 5, 9, {0: [1, 2, NEVER]}, {"card": 3},
         first_ms=-5, newest_ms=2**61, cold_ms=-6, forgotten_ms=NEVER, loaded=True,
     )  # fmt: skip
     assert decode_header(encode_header(header)) == header

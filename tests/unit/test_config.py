@@ -26,7 +26,8 @@ def parse(text: str, environment: dict[str, str] | None = None, folder: Path = P
         ("folder = '/tmp'", ["unknown field `folder`"]),
         ("[kafka]\ncommit_interval_ms = 'a'", ["kafka.commit_interval_ms", "'a'", "`int`"]),
         ("[kafka]\ncommit_interval_ms = 0", ["kafka", "commit_interval_ms", "0", "at least 1"]),
-        ("[kafka]\ndelivery = 'maybe'", ["kafka.delivery", "'maybe'", "allowed: at_least_once"]),
+        ("[kafka]\ncommit_interval_ms = 10001", ["kafka", "commit_interval_ms", "10001", "at most 10000"]),
+        ("[kafka]\ndelivery = 'maybe'", ["kafka.delivery", "'maybe'", "allowed: exactly_once, at_least_once"]),
         (
             "[kafka.client]\n'request.required.acks' = 0",
             ["client", "'request.required.acks' is set by Tidegate itself"],

@@ -1,0 +1,198 @@
+"""The loop of the worker that holds the lease: read a micro-batch, decide, produce, and commit now and then.
+
+poll -> process -> produce --(commit interval)--> progress, outputs and offsets committed -> snapshot of the state
+  ^                                                                                               |
+  +-------- writes a slice of the snapshot to RocksDB between micro-batches <---------------------+
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from engine.clock import Clock
+from engine.config import Config
+from engine.emit import Outputs
+from engine.events import Records
+from engine.flusher import Flusher, Position
+from engine.kafka.consume import Input
+from engine.kafka.deliver import Delivery
+from engine.kafka.journal import Journal
+from engine.kafka.lease import Lease
+from engine.observe.metrics import latencies_s
+from engine.pipeline import Pipeline
+from engine.progress import Progress, Run, joined, runs_of
+
+VECTOR_COMMIT_INTERVAL_S = 3600.0
+STATUS_INTERVAL_S = 1.0
+PARTITIONS_INTERVAL_S = 30.0
+
+
+@dataclass(slots=True)
+class Stage:
+    """What a loop works with; all of it outlasts one tenure."""
+
+    config: Config
+    pipeline: Pipeline
+    source: Input
+    journal: Journal
+    lease: Lease
+    delivery: Delivery
+    flusher: Flusher
+    clock: Clock
+
+
+@dataclass(slots=True)
+class Uncommitted:
+    """What the next commit makes final."""
+
+    runs: list[Run] = field(default_factory=list)
+    record_times_ms: list[np.ndarray] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.runs)
+
+
+class Loop:
+    """One tenure. `vector`: what is read next, of which `committed` is committed, by the `sequence`-th commit."""
+
+    def __init__(self, stage: Stage, vector: dict[int, int], sequence: int, tenure: int) -> None:
+        self._stage = stage
+        self._kafka = stage.config.kafka
+        self.vector = dict(vector)
+        self.committed = dict(vector)
+        self.sent = dict(vector)
+        self.sequence = sequence
+        self.tenure = tenure
+        self._uncommitted = Uncommitted()
+        now = stage.clock.monotonic()
+        self._commit_at = now + self._kafka.commit_interval_ms / 1000
+        self._commit_anyway_at = now + VECTOR_COMMIT_INTERVAL_S
+        self._status_at = now
+        self._partitions_at = now + PARTITIONS_INTERVAL_S
+        self._newest_record_ms = -1
+
+    def turn(self) -> Outputs | None:
+        """One micro-batch, if any arrived, and what is due after it; returns what the batch put out.
+
+        Raises as `Lease.check`, `Delivery.produce` and `Delivery.commit`.
+        """
+        stage = self._stage
+        stage.lease.check(self.tenure)
+        clock = stage.pipeline.metrics.stage_clock()
+        records = stage.source.poll(self._kafka.batch_events_max, self._kafka.batch_linger_ms / 1000)
+        outputs = None
+        if records is not None:
+            clock.done("consume")
+            outputs = self._decide(records)
+        now = stage.clock.monotonic()
+        if self._uncommitted and now >= self._commit_at:
+            self.commit()
+        elif now >= self._commit_anyway_at:
+            # An active group forgets offsets of topics that no member subscribes to, unless they are committed anew.
+            stage.lease.commit(self.committed, self.tenure)
+            self._commit_anyway_at = now + VECTOR_COMMIT_INTERVAL_S
+        if now >= self._status_at:
+            self._status(now)
+        if now >= self._partitions_at:
+            self._find_new_partitions(now)
+        clock.restart()
+        if stage.pipeline.state.flushing:
+            stage.flusher.advance(len(records) if records is not None else 0)
+            clock.done("flush")
+        return outputs
+
+    def _decide(self, records: Records) -> Outputs:
+        stage = self._stage
+        if stage.pipeline.state.crowded(len(records)):
+            # Dirty entities fill their share of memory: everything so far is committed and goes to disk first.
+            self.commit()
+            stage.flusher.whole(self._position())
+        outputs = stage.pipeline.process(records)
+        clock = stage.pipeline.metrics.stage_clock()
+        stage.delivery.produce(outputs)
+        clock.done("produce")
+        self._uncommitted.runs += runs_of(records)
+        self._uncommitted.record_times_ms.append(outputs.record_times_ms)
+        self.vector |= next_offsets(records)
+        self._newest_record_ms = int(records.record_times_ms.max())
+        return outputs
+
+    def commit(self) -> None:
+        """Commits what was decided; then, and only then, the state at this vector may go to disk."""
+        stage = self._stage
+        if self._uncommitted:
+            clock = stage.pipeline.metrics.stage_clock()
+            self.sent = dict(self.vector)
+            stage.delivery.commit(self._progress())
+            clock.done("commit")
+            self._note_committed()
+        if stage.flusher.due():
+            clock = stage.pipeline.metrics.stage_clock()
+            stage.flusher.begin(self._position())
+            clock.done("snapshot")
+
+    def _progress(self) -> Progress:
+        pipeline = self._stage.pipeline
+        return Progress(
+            application_id=self._kafka.application_id,
+            input=self._kafka.input,
+            sequence=self.sequence + 1,
+            vector=dict(self.vector),
+            runs=joined(self._uncommitted.runs),
+            state_fingerprint=pipeline.state.header.fingerprint,
+            feature_set=pipeline.feature_set,
+            model=f"{pipeline.model.name}/{pipeline.model.version}",
+            policy=f"{self._stage.config.policy.name}/{self._stage.config.policy.version}",
+        )
+
+    def _note_committed(self) -> None:
+        stage, metrics = self._stage, self._stage.pipeline.metrics
+        self.sequence += 1
+        self.committed = dict(self.vector)
+        metrics.commits += 1
+        now_ms = stage.clock.time_ms()
+        for record_times_ms in self._uncommitted.record_times_ms:
+            metrics.event_to_decision.observe(latencies_s(record_times_ms, now_ms))
+        self._uncommitted = Uncommitted()
+        now = stage.clock.monotonic()
+        self._commit_at = now + self._kafka.commit_interval_ms / 1000
+        self._commit_anyway_at = now + VECTOR_COMMIT_INTERVAL_S
+
+    def _position(self) -> Position:
+        """Where the state stands right after a commit: the next record of `progress` is not written yet."""
+        return Position(self.committed, self.sequence, self._stage.journal.end())
+
+    def _status(self, now: float) -> None:
+        """Numbers that need not be fresher than a second."""
+        stage, metrics = self._stage, self._stage.pipeline.metrics
+        metrics.lag_events = stage.source.lag_events(self.vector)
+        behind = any(metrics.lag_events.values()) and self._newest_record_ms >= 0
+        metrics.lag_seconds = max(0.0, (stage.clock.time_ms() - self._newest_record_ms) / 1000) if behind else 0.0
+        metrics.note_state(stage.pipeline.state)
+        self._status_at = now + STATUS_INTERVAL_S
+
+    def _find_new_partitions(self, now: float) -> None:
+        """Reads partitions that the topic has got since from their beginning, once all before is committed."""
+        stage = self._stage
+        self._partitions_at = now + PARTITIONS_INTERVAL_S
+        if found := stage.source.find_new_partitions():
+            self.commit()
+            self.vector |= {partition: first for partition, (first, _) in stage.source.bounds(found).items()}
+            stage.lease.commit(self.vector, self.tenure)
+            self.committed = dict(self.vector)
+            stage.source.start(self.vector)
+
+    def drain(self) -> None:
+        """Commits what was decided and gives up the lease, so that a standby goes on; then writes the state down."""
+        self.commit()
+        position = self._position()
+        self._stage.lease.release()
+        self._stage.flusher.whole(position)
+
+
+def next_offsets(records: Records) -> dict[int, int]:
+    """The next offset to read of each partition in these records."""
+    return {
+        partition: int(records.offsets[records.partitions == partition].max()) + 1
+        for partition in np.unique(records.partitions).tolist()
+    }

@@ -1,0 +1,181 @@
+"""Takes the input in the order that `progress` gives, output suppressed: the replay of a start, the life of a standby.
+
+progress   | 0: 100-120 | 2: 7-9 | 0: 120-131 | ...
+input 0    ......100 ======== 120 ===== 131 ........          a run is taken once all before it are, as far as
+input 2    ...7 = 9 ..........................                its records have arrived
+
+Nothing is taken that is not committed, so nothing is ever taken back. Exactly once, a record that can be read is
+committed. At least once, it is as soon as the next one follows it, or the committed offsets say so.
+"""
+
+from collections import deque
+
+import numpy as np
+
+from engine.errors import FatalError
+from engine.events import Records, select
+from engine.kafka.consume import Input
+from engine.kafka.journal import Journal
+from engine.pipeline import Pipeline
+from engine.progress import Progress, Run, replaced
+
+# Of a partition whose turn does not come, so many records are kept waiting.
+WAITING_RECORDS_MAX = 20_000
+# Runs are short, and a batch costs as much as many events: what is ready is taken together, up to so many.
+BATCH_EVENTS = 8_192
+NOTHING_YET = -1
+
+
+class Follower:
+    """The state's position in the input, and what is known of how it goes on."""
+
+    def __init__(self, pipeline: Pipeline, source: Input, journal: Journal, *, confirmed_by_next: bool) -> None:
+        """`confirmed_by_next`: at least once, where the newest record may not be committed yet."""
+        self._pipeline = pipeline
+        self._source = source
+        self._journal = journal
+        self._confirmed_by_next = confirmed_by_next
+        self._unconfirmed: list[Progress] = []
+        self._runs: deque[Run] = deque()
+        self._waiting: dict[int, deque[Records]] = {}
+        self._ready: list[Records] = []
+        self._read: dict[int, int] = {}
+        self.position: dict[int, int] = {}
+        self.sequence = 0
+
+    def start(self, position: dict[int, int], sequence: int, journal_offset: int) -> None:
+        """Goes on from here: `position` of each partition, after the `sequence`-th commit."""
+        self.position, self.sequence = dict(position), sequence
+        self._unconfirmed, self._ready = [], []
+        self._runs.clear()
+        self._journal.start(journal_offset)
+        self._assign()
+
+    def _assign(self) -> None:
+        self._waiting = {partition: deque() for partition in self.position}
+        self._read = dict(self.position)
+        self._source.start(self.position)
+
+    @property
+    def remaining(self) -> int:
+        """Events, or a few more, that are known to be committed and not taken yet."""
+        return sum(max(0, to - max(start, self.position.get(p, 0))) for p, start, to in self._runs)
+
+    @property
+    def settled(self) -> bool:
+        """Whether everything that was heard of is taken."""
+        return not self._runs and not self._unconfirmed
+
+    def hear(self, timeout_s: float) -> None:
+        """Reads on in `progress`."""
+        self._note(self._journal.poll(timeout_s))
+
+    def hear_to(self, end: int) -> None:
+        """Reads on in `progress` up to an offset; RetriableError where that does not come."""
+        self._note(self._journal.read_to(end))
+
+    def _note(self, records: list[Progress]) -> None:
+        for record in records:
+            if record.sequence <= self.sequence:
+                continue  # taken before this start
+            earlier = replaced(self._unconfirmed, record)[:-1]
+            self._confirm(earlier)
+            self._unconfirmed = [record]
+        if not self._confirmed_by_next:
+            self._confirm(self._unconfirmed)
+            self._unconfirmed = []
+
+    def _confirm(self, records: list[Progress]) -> None:
+        for record in records:
+            if record.sequence != self.sequence + 1 and self.sequence:
+                raise FatalError(
+                    f"commit {self.sequence} is followed by commit {record.sequence} in the progress topic: "
+                    f"records are missing, or two applications have the same application_id"
+                )
+            self.sequence = record.sequence
+            self._runs.extend(record.runs)
+            if new := {p: 0 for p in record.vector if p not in self.position}:
+                # A partition that the topic has got since: from its beginning.
+                self.position |= {p: start for p, start, _ in reversed(record.runs) if p in new} or new
+                self._take_ready()
+                self._assign()
+
+    def take(self, timeout_s: float) -> int:
+        """Takes what is committed and has arrived; waits for more of it for so long at most. Returns how many."""
+        before = self._pipeline.metrics.replayed_events
+        self._drain_runs()
+        if self._runs:
+            self._fetch(timeout_s)
+            self._drain_runs()
+        self._take_ready()
+        return self._pipeline.metrics.replayed_events - before
+
+    def take_rest(self, committed: dict[int, int]) -> None:
+        """Adds, in the order of partitions, what the committed offsets hold beyond `progress`.
+
+        Of records that retention took or that were never written: the state is the same, whatever the order.
+        FatalError where more was taken than is committed.
+        """
+        self._unconfirmed = [r for r in self._unconfirmed if all(committed.get(p, 0) >= v for p, v in r.vector.items())]
+        self._confirm(self._unconfirmed)
+        self._unconfirmed = []
+        ends = dict(self.position)
+        for partition, _, to in self._runs:
+            ends[partition] = max(ends.get(partition, 0), to)
+        for partition, offset in sorted(committed.items()):
+            if partition not in self.position:
+                continue
+            if ends[partition] > offset:
+                raise FatalError(
+                    f"partition {partition}: the progress topic goes on to offset {ends[partition]}, but {offset} is "
+                    f"committed; were offsets reset? Set them to what it says, or use another application_id"
+                )
+            if ends[partition] < offset:
+                self._runs.append((partition, ends[partition], offset))
+
+    def _fetch(self, timeout_s: float) -> None:
+        partition = self._runs[0][0]
+        full = {p for p, waiting in self._waiting.items() if sum(map(len, waiting)) > WAITING_RECORDS_MAX}
+        self._source.pause(full - {partition})
+        records = self._source.poll(BATCH_EVENTS, timeout_s)
+        if records is None:
+            return
+        for found in np.unique(records.partitions).tolist():
+            part = select(records, records.partitions == found)
+            self._waiting[found].append(part)
+            self._read[found] = int(part.offsets[-1]) + 1
+
+    def _drain_runs(self) -> None:
+        while self._runs:
+            partition, _, to = self._runs[0]
+            self._drain(partition, to)
+            arrived = max(self._read[partition], self._source.ends.get(partition, NOTHING_YET))
+            # Markers of the input's own transactions take up offsets too.
+            if self.position[partition] < to and arrived < to:
+                return
+            self.position[partition] = max(self.position[partition], to)
+            self._runs.popleft()
+
+    def _drain(self, partition: int, to: int) -> None:
+        """Moves what has arrived of a partition, up to an offset, to what is ready."""
+        waiting = self._waiting[partition]
+        while waiting and waiting[0].offsets[0] < to:
+            records = waiting.popleft()
+            before = records.offsets < to
+            if not before.all():
+                waiting.appendleft(select(records, ~before))
+                records = select(records, before)
+            records = select(records, records.offsets >= self.position[partition])
+            if len(records):
+                self.position[partition] = int(records.offsets[-1]) + 1
+                self._ready.append(records)
+            if sum(map(len, self._ready)) >= BATCH_EVENTS:
+                self._take_ready()
+
+    def _take_ready(self) -> None:
+        if not self._ready:
+            return
+        records = Records.joined(self._ready)
+        self._ready = []
+        self._pipeline.absorb(records)
+        self._pipeline.metrics.replayed_events += len(records)

@@ -1,0 +1,120 @@
+"""The right to own the input: partition 0 of the lease topic, held as a member of the application's group.
+
+The group is that of the committed offsets, so the broker fences by membership whoever commits without the lease. Every
+rebalance begins a new generation, and metadata of an older one is refused; the assignor lets the holder keep it when
+others join. Nobody answers for the lease from memory: `prove` asks the broker.
+"""
+
+from types import TracebackType
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+
+from engine.config import Config
+from engine.errors import ConfigError, FatalError, RetriableError
+from engine.kafka.client import KAFKA, Clients, lease_settings, refused_settings
+from engine.kafka.offsets import committed_offsets
+
+PARTITION = 0
+
+
+class LeaseLostError(RetriableError):
+    """Somebody else may own the input now: everything that was not committed is void."""
+
+
+class Lease:
+    """One membership. `tenure` counts how often the lease was got; it moves on whenever it is lost."""
+
+    def __init__(self, config: Config, clients: Clients = KAFKA) -> None:
+        """Joins the group, which takes until some of the next polls; ConfigError where the settings are refused."""
+        self._topic = config.kafka.topics.lease
+        self._input = config.kafka.input
+        self.held = False
+        self.tenure = 0
+        try:
+            self._consumer = clients.consumer(lease_settings(config))
+        except KafkaException as error:
+            raise refused_settings(error) from error
+        self._consumer.subscribe([self._topic], on_assign=self._got, on_revoke=self._lost, on_lost=self._lost)
+
+    def poll(self, timeout_s: float = 0.0) -> bool:
+        """Hears of rebalances, which a hung pipeline does not; whether the lease is held.
+
+        ConfigError where the lease topic is missing or may not be read.
+        """
+        message = self._consumer.poll(timeout_s)
+        error = message.error() if message is not None else None
+        if error is not None:
+            self._check(error)
+        return self.held
+
+    def _check(self, error: KafkaError) -> None:
+        if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise ConfigError(f"topic {self._topic!r} does not exist; `tidegate topics apply` creates it")
+        if error.fatal():
+            raise FatalError(f"the lease on {self._topic!r} cannot be held: {error.str()}")
+
+    def _got(self, _consumer: Any, partitions: list[TopicPartition]) -> None:
+        if any(place.partition == PARTITION for place in partitions):
+            self.held = True
+            self.tenure += 1
+
+    def _lost(self, _consumer: Any, partitions: list[TopicPartition]) -> None:
+        if any(place.partition == PARTITION for place in partitions):
+            self.held = False
+            self.tenure += 1
+
+    def check(self, tenure: int) -> None:
+        """LeaseLostError unless the lease is held without a break since this tenure began."""
+        self.poll()
+        if not self.held or self.tenure != tenure:
+            raise LeaseLostError("the lease was lost")
+
+    def metadata(self, tenure: int) -> Any:
+        """What a transaction is fenced by, read afresh. Never that of nobody: the broker would fence no one by it."""
+        self.check(tenure)
+        if not self._consumer.memberid():
+            raise LeaseLostError("the lease was lost: no longer a member of the group")
+        return self._consumer.consumer_group_metadata()
+
+    def prove(self, tenure: int) -> None:
+        """Asks the broker, by committing an offset of the lease topic itself.
+
+        LeaseLostError where it is lost for sure, RetriableError where that is not known yet.
+        """
+        self.check(tenure)
+        self._commit([TopicPartition(self._topic, PARTITION, tenure)])
+
+    def commit(self, vector: dict[int, int], tenure: int) -> None:
+        """Commits offsets of the input; raises as `prove`, and then they may be committed or not."""
+        self.check(tenure)
+        self._commit([TopicPartition(self._input, partition, offset) for partition, offset in vector.items()])
+
+    def _commit(self, offsets: list[TopicPartition]) -> None:
+        # Refused or not, only a rebalance says that the lease is lost: it may have been the generation before.
+        try:
+            answers = self._consumer.commit(offsets=offsets, asynchronous=False)
+        except KafkaException as error:
+            raise RetriableError(f"offsets were not committed: {error.args[0].str()}") from error
+        for answer in answers:
+            if answer.error is not None:
+                raise RetriableError(f"offset of partition {answer.partition} not committed: {answer.error.str()}")
+
+    def committed(self, partitions: list[int]) -> dict[int, int]:
+        """The committed offset of each partition of the input that has one; those of open transactions do not count."""
+        return committed_offsets(self._consumer, self._input, partitions, self.poll)
+
+    def release(self) -> None:
+        """Leaves the group, so that a standby has the lease at once; commits nothing."""
+        self.held = False
+        # A member without a partition that is merely closed stays one until its session is over.
+        self._consumer.unsubscribe()
+        self._consumer.close()
+
+    def __enter__(self) -> "Lease":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()

@@ -1,0 +1,164 @@
+"""Outputs on their way to the broker: queued whole, within bounds, and watched until each is acknowledged."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import Message as Delivered
+
+from engine.config import Config
+from engine.crashpoints import reached
+from engine.emit import Message, Outputs
+from engine.errors import FatalError, RetriableError
+from engine.events import DeadLetter
+from engine.kafka.client import QUEUE_MESSAGES_MAX
+from engine.progress import Progress, encode_progress
+
+_log = logging.getLogger("tidegate.kafka")
+
+# Larger letters are cut: their topic, as `topics apply` makes it, takes 4 MiB with the headers.
+LETTER_BYTES_MAX = 4 * 1024 * 1024 - 16 * 1024
+QUEUE_BYTES_MAX = 256 * 1024 * 1024
+POLL_S = 0.1
+
+# The broker will refuse these again, however often they are sent.
+REFUSED = frozenset(
+    {
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.INVALID_MSG,
+        KafkaError.INVALID_RECORD,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError._UNKNOWN_PARTITION,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+    }
+)
+
+
+class Outbox:
+    """The outputs of one producer. While it waits it calls `waiting`, which may raise to end that."""
+
+    def __init__(self, config: Config, producer: Any, waiting: Callable[[], object]) -> None:
+        self._topics = config.kafka.topics
+        self._producer = producer
+        self._waiting = waiting
+        self._failed: KafkaError | None = None
+        self._failed_topic = ""
+
+    def put(self, outputs: Outputs) -> None:
+        """Queues everything a micro-batch puts out; waits while the queue is full. Raises as `_serve`."""
+        reached("produce")
+        self._send(self._topics.decisions, outputs.decisions)
+        self._send(self._topics.alerts, outputs.alerts)
+        for letter in outputs.dead_letters:
+            self._send_one(
+                self._topics.dead_letters,
+                letter.value and letter.value[:LETTER_BYTES_MAX],
+                key=letter.key,
+                headers=_headers(letter),
+            )
+        self.serve()
+        reached("produced")
+
+    def put_progress(self, progress: Progress) -> None:
+        """Queues the record that says what was decided."""
+        reached("progress")
+        key = progress.application_id.encode()
+        self._send_one(self._topics.progress, encode_progress(progress), key=key, partition=0)
+
+    def flush(self) -> None:
+        """Returns once all is acknowledged; raises as `_serve`."""
+        reached("flush_outputs")
+        while self._serve(self._producer.flush):
+            self._waiting()
+
+    def serve(self) -> None:
+        """Hears what there is to hear; raises as `_serve`."""
+        self._serve(self._producer.poll, 0.0)
+
+    def _serve(self, call: Callable[[float], int], timeout_s: float = POLL_S) -> int:
+        """Hears what became of messages.
+
+        FatalError where the broker refuses one for good, RetriableError where one, or the producer, failed otherwise.
+        """
+        try:
+            left = call(timeout_s)
+        except KafkaException as error:
+            raise _failure("the producer", error.args[0]) from error
+        if self._failed is not None:
+            raise _failure(self._failed_topic, self._failed)
+        return left
+
+    def close(self) -> None:
+        """Drops what is not acknowledged yet. The producer is not used afterwards."""
+        try:
+            self._producer.purge()
+            self._producer.flush(POLL_S)
+        except KafkaException as error:
+            # Fenced, say: then there was nothing left to drop.
+            _log.info("a producer was given up", extra={"why": error.args[0].str()})
+
+    def _send(self, topic: str, messages: list[Message]) -> None:
+        if not messages:
+            return
+        self._make_room(len(messages), sum(len(message["value"]) for message in messages) // len(messages))
+        left: list[Any] = list(messages)
+        # A full queue takes part of the batch and raises nothing; the count is the only word that says so.
+        while self._producer.produce_batch(topic, left, on_delivery=self._on_failure) < len(left):
+            left = [message for message in left if "_error" in message]
+            for message in left:
+                error = message.pop("_error")
+                if error.code() != KafkaError._QUEUE_FULL:
+                    self.serve()
+                    raise _failure(topic, error)
+            self._wait()
+
+    def _send_one(self, topic: str, value: bytes | None, **details: Any) -> None:
+        while True:
+            try:
+                self._producer.produce(topic, value=value, on_delivery=self._on_failure, **details)
+            except BufferError:
+                self._wait()
+            except KafkaException as error:
+                # Where an earlier message failed, what became of that one says more.
+                self.serve()
+                raise _failure(topic, error.args[0]) from error
+            else:
+                return
+
+    def _make_room(self, messages: int, bytes_each: int) -> None:
+        """Waits until so many messages may be queued; earlier ones are taken to be of the same size."""
+        messages_max = min(QUEUE_MESSAGES_MAX, QUEUE_BYTES_MAX // max(bytes_each, 1))
+        while len(self._producer) > max(0, messages_max - messages):
+            self._wait()
+
+    def _wait(self) -> None:
+        self._serve(self._producer.poll)
+        self._waiting()
+
+    def _on_failure(self, error: KafkaError | None, message: Delivered) -> None:
+        # The first failure says why; those after it follow from it.
+        if error is not None and self._failed is None:
+            self._failed, self._failed_topic = error, message.topic()
+
+
+def _failure(topic: str, error: KafkaError) -> FatalError | RetriableError:
+    said = f"a message could not be delivered: {topic}: {error.str()}"
+    return FatalError(said) if error.code() in REFUSED else RetriableError(said)
+
+
+def _headers(letter: DeadLetter) -> list[tuple[str, bytes]]:
+    fields = {
+        "tidegate.reason": letter.reason,
+        "tidegate.error": letter.detail,
+        "tidegate.topic": letter.topic,
+        "tidegate.partition": str(letter.partition),
+        "tidegate.offset": str(letter.offset),
+    }
+    if letter.record_time_ms >= 0:
+        fields["tidegate.timestamp"] = str(letter.record_time_ms)
+    if letter.value is not None and len(letter.value) > LETTER_BYTES_MAX:
+        fields["tidegate.cut_from_bytes"] = str(len(letter.value))
+    return [(name, text.encode()) for name, text in fields.items()]

@@ -1,0 +1,88 @@
+"""The `progress` topic: one record for each commit, that says in which order the partitions were interleaved.
+
+runs     [[0, 100, 120], [2, 7, 9], [0, 120, 131]]      partition, from, to: offsets [from, to), in acceptance order
+vector   {0: 131, 1: 55, 2: 9}                          what is read next, of every partition, once all of it is done
+
+Whoever takes the input in this order has the state that the worker had, so it is what replays, standbys and checkers
+read. `sequence` counts an application's commits; one that begins anew at the same number replaces what was written
+under it before: at least once, a worker may end between this record and the commit of its offsets.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+import numpy as np
+
+from engine.errors import FatalError
+from engine.events import Records
+
+SCHEMA = "tidegate.progress.v1"
+
+Run = tuple[int, int, int]
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """One commit."""
+
+    application_id: str
+    input: str
+    sequence: int
+    vector: dict[int, int]
+    runs: list[Run]
+    state_fingerprint: str
+    feature_set: str
+    model: str
+    policy: str
+    schema: str = SCHEMA
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Progress)
+
+
+def encode_progress(progress: Progress) -> bytes:
+    """The value of a record."""
+    return _encoder.encode(progress)
+
+
+def decode_progress(value: bytes, offset: int) -> Progress:
+    """Reads a record; FatalError where it is none that this version knows."""
+    try:
+        progress = _decoder.decode(value)
+    except msgspec.DecodeError as error:
+        raise FatalError(f"the progress record at offset {offset} cannot be read: {error}") from error
+    if progress.schema != SCHEMA:
+        raise FatalError(f"the progress record at offset {offset} is {progress.schema!r}, not {SCHEMA!r}")
+    return progress
+
+
+def runs_of(records: Records) -> list[Run]:
+    """The runs of one poll: neighbours of one partition, whose offsets ascend."""
+    if not len(records):
+        return []
+    starts = np.flatnonzero(np.diff(records.partitions, prepend=records.partitions[0] - 1))
+    ends = np.append(starts[1:], len(records))
+    return list(
+        zip(
+            records.partitions[starts].tolist(),
+            records.offsets[starts].tolist(),
+            (records.offsets[ends - 1] + 1).tolist(),
+            strict=True,
+        )
+    )
+
+
+def joined(runs: Iterable[Run]) -> list[Run]:
+    """The same runs, those of one partition that follow one another made one."""
+    found: list[Run] = []
+    for partition, start, to in runs:
+        if found and found[-1][0] == partition:
+            found[-1] = (partition, found[-1][1], to)
+        else:
+            found.append((partition, start, to))
+    return found
+
+
+def replaced(earlier: Sequence[Progress], newer: Progress) -> list[Progress]:
+    """The records that still hold once `newer` was read: those with smaller numbers, and it."""
+    return [*(record for record in earlier if record.sequence < newer.sequence), newer]
