@@ -54,7 +54,10 @@ class Outbox:
         self._send(self._topics.alerts, outputs.alerts)
         for letter in outputs.dead_letters:
             self._send_one(
-                self._topics.dead_letters, letter.value and letter.value[:LETTER_BYTES_MAX], headers=_headers(letter)
+                self._topics.dead_letters,
+                letter.value and letter.value[:LETTER_BYTES_MAX],
+                key=letter.key,
+                headers=_headers(letter),
             )
         self.serve()
         reached("produced")
@@ -157,6 +160,8 @@ def _headers(letter: DeadLetter) -> list[tuple[str, bytes]]:
         "tidegate.partition": str(letter.partition),
         "tidegate.offset": str(letter.offset),
     }
+    if letter.record_time_ms >= 0:
+        fields["tidegate.timestamp"] = str(letter.record_time_ms)
     if letter.value is not None and len(letter.value) > LETTER_BYTES_MAX:
         fields["tidegate.cut_from_bytes"] = str(len(letter.value))
     return [(name, text.encode()) for name, text in fields.items()]
