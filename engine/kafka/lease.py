@@ -35,6 +35,7 @@ class Lease:
         self._input = config.kafka.input
         self.held = False
         self.tenure = 0
+        self._released = False
         self._proofs = 0
         # What became of the commits that were asked for last, by what they were: empty where all is well.
         self._answers: dict[Places, str] = {}
@@ -126,8 +127,10 @@ class Lease:
         return committed_offsets(self._consumer, self._input, partitions, self.poll)
 
     def release(self) -> None:
-        """Leaves the group, so that a standby has the lease at once; commits nothing."""
-        self.held = False
+        """Leaves the group, so that a standby has the lease at once; commits nothing. Once is enough."""
+        if self._released:
+            return
+        self.held, self._released = False, True
         # A member without a partition that is merely closed stays one until its session is over.
         self._consumer.unsubscribe()
         self._consumer.close()
