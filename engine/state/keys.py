@@ -22,6 +22,11 @@ def segment_key(partition: int, segment: int) -> bytes:
     return DEDUPE + partition.to_bytes(4, "big") + segment.to_bytes(8, "big")
 
 
+def parsed_segment(key: bytes) -> int:
+    """The number of the segment with this key."""
+    return int.from_bytes(key[5:], "big")
+
+
 def partition_prefix(partition: int) -> bytes:
     """The prefix of all dedupe segments of a partition."""
     return DEDUPE + partition.to_bytes(4, "big")
