@@ -57,6 +57,19 @@ class Checkpoint:
     manifest: Manifest | None
     problem: str = ""
 
+    def as_json(self) -> dict[str, object]:
+        """Everything but the files, for programs."""
+        known = self.manifest
+        return {
+            "folder": str(self.folder),
+            "sequence": known and known.sequence,
+            "vector": known and known.vector,
+            "created_at_ms": known and known.created_at_ms,
+            "bytes": known and known.bytes,
+            "whole": not self.problem,
+            "problem": self.problem,
+        }
+
 
 def wall_clock_ms() -> int:
     """Milliseconds since 1970."""

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from engine.events import Batch
 from engine.state.damage import WAY_OUT, DamageError
-from engine.state.keys import parsed_segment, partition_prefix, segment_key
+from engine.state.keys import parsed_segment_key, partition_prefix, segment_key
 from engine.state.store import FlushFile, Store
 from features.arena import NEVER
 from features.dedupe import FIRST, NEXT, accept, rebuild
@@ -86,7 +86,7 @@ class PartitionDedupe:
         """Reads the live segments back; DamageError where entries are missing."""
         loaded = 0
         for key, value in store.scan(partition_prefix(partition)):
-            segment = parsed_segment(key)
+            _, segment = parsed_segment_key(key)
             entries, columns = segment_entries(segment, value), np.frombuffer(value, np.uint64)
             live = (entries >= self.counters[FIRST]) & (entries < self.counters[NEXT])
             loaded += int(np.count_nonzero(live))

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from engine.config import Config, parse_config
 from engine.errors import ConfigError, FatalError
-from engine.state.damage import DamageError
 from engine.replay import flush_when_full
 from engine.state import header as header_module
 from engine.state.cache import CHECKSUM_BYTES, KEPT_SHARE, SLOTS_SHARE, HotCache, checksum
+from engine.state.damage import DamageError
 from engine.state.header import FORMAT, Header, decode_header, encode_header, state_fingerprint
 from engine.state.keys import ENTITY_KIND_FIRST, HEADER, entity_keys
 from engine.state.local import LocalState
