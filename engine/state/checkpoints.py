@@ -165,16 +165,15 @@ class Checkpoints:
         stored = store.get(HEADER)
         if stored is None:
             return
-        header = decode_header(stored)
-        newest = next(reversed(self.entries()), None)
-        if newest is not None and not newest.problem and newest.manifest and is_of(newest.manifest, header):
-            self._current_at_ms = self._clock_ms()
-            return
-        reached("checkpoint")
-        linked = store.folder / LINKED
+        header, linked = decode_header(stored), store.folder / LINKED
         try:
             self._take_lock()
             self._sweep(linked)
+            newest = next(reversed(self.entries()), None)
+            if newest is not None and not newest.problem and newest.manifest and is_of(newest.manifest, header):
+                self._current_at_ms = self._clock_ms()
+                return
+            reached("checkpoint")
             if shutil.disk_usage(self.folder).free < DISK_FREE_BYTES_MIN:
                 raise no_room(self.folder, f"less than {DISK_FREE_BYTES_MIN >> 20} MiB free for a checkpoint")
             linked.mkdir()
