@@ -12,6 +12,7 @@ import msgspec
 import orjson
 
 from engine.commands.bench import bench_cold_state, bench_features
+from engine.commands.dlq import dlq
 from engine.commands.features import features
 from engine.commands.options import (
     bootstrap_option,
@@ -23,6 +24,7 @@ from engine.commands.options import (
     required_config,
     with_bootstrap,
 )
+from engine.commands.replay import replay
 from engine.commands.state import state
 from engine.config import client_settings, config_from_tree
 from engine.errors import ConfigError, FatalError, TidegateError
@@ -51,8 +53,10 @@ def main() -> None:
     """
 
 
+main.add_command(replay)
 main.add_command(features)
 main.add_command(state)
+main.add_command(dlq)
 
 
 @main.command()
@@ -65,59 +69,6 @@ def run(config_file: str | None, bootstrap: str | None, accept_cold_state: bool)
 
     config = with_bootstrap(required_config(config_file), bootstrap)
     serve(config, stop_on_signals(), accept_cold_state=accept_cold_state)
-
-
-@main.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@config_option
-@click.option("--mapping", help="A shipped mapping or a TOML file with one.")
-@click.option("--rates", type=click.Path(path_type=Path), help="Rate table: CSV of currency,effective_from,rate.")
-@click.option("--base-currency", help="What amounts are converted to.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Decisions, one JSON object a line.")
-@click.option("--alerts", type=click.Path(path_type=Path), help="Alerts likewise.")
-@click.option("--dead-letters", type=click.Path(path_type=Path), help="Records that were no events, with reasons.")
-@click.option("--features", "with_features", is_flag=True, help="Put every feature into its decision.")
-@json_option
-def replay(
-    files: tuple[Path, ...],
-    config_file: str | None,
-    mapping: str | None,
-    rates: Path | None,
-    base_currency: str | None,
-    out: Path,
-    alerts: Path | None,
-    dead_letters: Path | None,
-    with_features: bool,
-    as_json: bool,
-) -> None:
-    """Score events from CSV, JSON Lines or Parquet files, without a broker."""
-    from engine.console import replay_with_progress
-    from engine.replay import ReplayFiles
-
-    overrides: dict[str, str] = {}
-    if mapping is not None:
-        overrides["TIDEGATE__MAPPING"] = f"{{ base = {orjson.dumps(_existing_path(mapping)).decode()} }}"
-    if rates is not None:
-        overrides["TIDEGATE__RATES__FILE"] = str(rates.absolute())
-    if base_currency is not None:
-        overrides["TIDEGATE__RATES__BASE_CURRENCY"] = base_currency
-    config = config_or_default(config_file, overrides)
-    outputs = ReplayFiles(out, alerts, dead_letters)
-    summary, seconds = replay_with_progress(list(files), config, outputs, with_features=with_features)
-    result = {**msgspec.to_builtins(summary), "seconds": seconds, "events_per_second": summary.events / seconds}
-    if as_json:
-        print_json(result)
-    else:
-        click.echo(
-            f"{summary.events:,} events: {summary.decisions:,} decisions, {summary.alerts:,} alerts, "
-            f"{summary.dead_letters:,} dead letters, {summary.duplicates:,} duplicates "
-            f"in {seconds:.1f} s ({summary.events / seconds:,.0f} events/s)"
-        )
-
-
-def _existing_path(name: str) -> str:
-    """A file given on the command line stands for itself, wherever the configuration lies."""
-    return str(Path(name).absolute()) if Path(name).is_file() else name
 
 
 def stop_on_signals() -> threading.Event:

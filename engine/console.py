@@ -40,12 +40,21 @@ def progress_bar(description: str, done: BytesRead, unit: str = "events") -> Ite
 
 
 def replay_with_progress(
-    paths: list[Path], config: Config, outputs: ReplayFiles, *, with_features: bool
+    paths: list[Path],
+    config: Config,
+    outputs: ReplayFiles,
+    *,
+    coordinates: Coordinates,
+    topic: str | None,
+    with_features: bool,
 ) -> tuple[ReplaySummary, float]:
-    """Replays with a progress bar; returns the summary and the seconds it took."""
+    """Replays with a progress bar; returns the summary and the seconds it took.
+
+    `topic`: what the records' topic is called in decisions; None: each file's name.
+    """
     done, started = BytesRead.of(paths), time.perf_counter()
     with progress_bar("scoring", done) as advance:
-        records = read_records(paths, BATCH_EVENTS, done)
+        records = read_records(paths, BATCH_EVENTS, done, coordinates, topic)
         summary = replay(
             records, config, outputs, with_features=with_features, advance=lambda summary: advance(summary.events)
         )

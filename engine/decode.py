@@ -339,6 +339,8 @@ def _dead_letters(records: Records, refused: Refused) -> list[DeadLetter]:
             topic=records.topic,
             partition=int(records.partitions[row]),
             offset=int(records.offsets[row]),
+            record_time_ms=int(records.record_times_ms[row]),
+            key=records.keys[row] if records.keys else None,
         )
         for row in sorted(refused)
     ]

@@ -37,7 +37,8 @@ class Records:
     """Raw messages of one poll, as columns.
 
     `values[i]` may be None (a tombstone). `partitions` int64, `offsets` int64 and `record_times_ms` int64 (the Kafka
-    record timestamp; -1 where the source has none, as files do) have one entry per message.
+    record timestamp; -1 where the source has none, as files do) have one entry per message. `keys` has too, or none at
+    all where the source has no keys.
     """
 
     topic: str
@@ -45,6 +46,7 @@ class Records:
     partitions: Int64
     offsets: Int64
     record_times_ms: Int64
+    keys: list[bytes | None] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -60,6 +62,7 @@ class Records:
             np.concatenate([part.partitions for part in parts]),
             np.concatenate([part.offsets for part in parts]),
             np.concatenate([part.record_times_ms for part in parts]),
+            [key for part in parts for key in part.keys],
         )
 
 
@@ -68,18 +71,23 @@ def select(records: Records, wanted: NDArray[np.bool_]) -> Records:
     if wanted.all():
         return records
     rows = np.flatnonzero(wanted)
+    at = rows.tolist()
     return Records(
         records.topic,
-        [records.values[row] for row in rows.tolist()],
+        [records.values[row] for row in at],
         records.partitions[rows],
         records.offsets[rows],
         records.record_times_ms[rows],
+        [records.keys[row] for row in at] if records.keys else [],
     )
 
 
 @dataclass(slots=True)
 class DeadLetter:
-    """One undecodable record: its bytes as they came, why, and where it came from."""
+    """One undecodable record: its bytes as they came, why, and where it came from.
+
+    `record_time_ms`: the Kafka record timestamp, -1 where the source has none.
+    """
 
     value: bytes | None
     reason: str
@@ -87,6 +95,8 @@ class DeadLetter:
     topic: str
     partition: int
     offset: int
+    record_time_ms: int = -1
+    key: bytes | None = None
 
 
 @dataclass(slots=True)

@@ -63,8 +63,11 @@ def read_records(
     batch_events: int,
     progress: Progress | None = None,
     coordinates: Coordinates = Coordinates(),
+    topic: str | None = None,
 ) -> Iterator[Records]:
     """The rows of the files in order, at most `batch_events` at a time; no batch spans two files.
+
+    Their topic is `topic`, or the name of the file.
 
     Memory is bounded by the batch, and for Parquet by what a row group takes to decode. A row that is no event is
     yielded all the same: the decoder makes it a dead letter. Raises ConfigError where a file is missing, of an
@@ -76,7 +79,8 @@ def read_records(
         bytes_before, row = progress.bytes_read, 0
         for values, bytes_read in _batches(path, batch_events):
             progress.bytes_read = bytes_before + bytes_read
-            yield Records(path.name, values, *read_coordinates(values, path, place, row))
+            partitions, offsets, times_ms = read_coordinates(values, path, place, row)
+            yield Records(topic or path.name, values, partitions, offsets, times_ms)
             row += len(values)
         progress.bytes_read = bytes_before + path.stat().st_size
 

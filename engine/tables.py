@@ -1,4 +1,4 @@
-"""What people read in a terminal: the features there are, the state of one entity, what is wrong, checkpoints."""
+"""What people read in a terminal: features, the state of one entity, dead letters, damage, checkpoints."""
 
 from datetime import UTC, datetime
 from itertools import groupby
@@ -11,6 +11,7 @@ from rich.table import Table
 from engine.catalog import Entry
 from engine.config import Config
 from engine.inspect import Inspection
+from engine.letters import Letter, ReasonCount, Survey, Values
 from engine.state.checkpoints import PREFIX, Checkpoint
 from engine.state.header import Header
 from engine.state.verify import Verdict
@@ -97,6 +98,60 @@ def _ring(inspection: Inspection, rows_max: int) -> Table:
         cells = [str(fields.get(name, "-")) for name in names] + [" ".join(held)] * bool(predicates)
         table.add_row(moment(time_ms), _number(inspection.amount(amount_minor)), *map(escape, cells))
     return table
+
+
+def print_letter_counts(topic: str, counts: list[ReasonCount], foreign: int) -> None:
+    """Dead letters by reason."""
+    console = _console()
+    console.print(_letters_line(topic, sum(of_reason.letters for of_reason in counts), foreign))
+    numbers = ("letters", "replayed", "failed again", "cut")
+    table = _table("by reason", ["reason", *numbers, "first", "last"], right=numbers)
+    for of_reason in counts:
+        cells = (of_reason.letters, of_reason.replayed, of_reason.failed_again, of_reason.cut)
+        times = (moment(of_reason.first_ms), moment(of_reason.last_ms))
+        table.add_row(escape(of_reason.reason), *(f"{number:,}" for number in cells), *times)
+    if counts:
+        console.print(table)
+
+
+def print_letters(topic: str, survey: Survey, shown: list[Letter], values: Values | None) -> None:
+    """Single dead letters, one line each, and their values where these are given."""
+    console = _console()
+    console.print(_letters_line(topic, len(survey.letters), survey.foreign))
+    columns = ["written", "letter", "reason", "source", "bytes", "attempt", "replayed to", "error"]
+    title = f"letters{_not_shown(len(survey.letters) - len(shown))}"
+    table = _table(title, columns + ["value"] * (values is not None), right=("bytes", "attempt"))
+    for letter in shown:
+        size = f"{letter.value_bytes:,}"
+        cells = [
+            moment(letter.time_ms),
+            f"{letter.partition}/{letter.offset}",
+            letter.reason,
+            "/".join(map(str, letter.source)),
+            size if letter.cut_from_bytes is None else f"{size} of {letter.cut_from_bytes:,}",
+            str(survey.ledger.attempt(letter)),
+            ", ".join(survey.ledger.sent_to(letter)) or "-",
+            letter.error,
+        ]
+        if values is not None:
+            cells.append(values.get(letter.place, b"").decode("utf-8", "backslashreplace"))
+        table.add_row(*(escape(printable(cell)) for cell in cells))
+    if shown:
+        console.print(table)
+
+
+def _letters_line(topic: str, letters: int, foreign: int) -> str:
+    line = f"{topic}: {letters:,} dead letters"
+    return escape(f"{line}; {foreign:,} records are not Tidegate's" if foreign else line)
+
+
+def printable(text: str) -> str:
+    r"""Text of unknown origin as a terminal may get it.
+
+    >>> printable("caf\u00e9 \x1b[2J")
+    'caf\u00e9 \\x1b[2J'
+    """
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _not_shown(older: int) -> str:

@@ -28,6 +28,7 @@ from engine.kafka.lease import Lease, LeaseLostError
 from engine.kafka.transaction import DoubtError
 from engine.pipeline import Pipeline
 from engine.recovery import Origin, plan_recovery, wrong_origin
+from engine.state.checkpoints import Checkpoints
 
 _log = logging.getLogger("tidegate.worker")
 
@@ -49,6 +50,7 @@ class Worker:
     delivery: Delivery
     stop: threading.Event
     clock: Clock = SYSTEM_CLOCK
+    checkpoints: Checkpoints | None = None
     accept_cold_state: bool = False
     ready: bool = False
     loop: Loop | None = None
@@ -58,7 +60,7 @@ class Worker:
     _status_at: float = 0.0
 
     def __post_init__(self) -> None:
-        self.flusher = Flusher(self.pipeline, self.config.state, self.clock)
+        self.flusher = Flusher(self.pipeline, self.config.state, self.clock, self.checkpoints)
         self.follower = Follower(
             self.pipeline,
             self.source,
@@ -172,7 +174,7 @@ class Worker:
         metrics, now = self.pipeline.metrics, self.clock.monotonic()
         metrics.role, metrics.replay_remaining = role, self.follower.remaining
         if now >= self._status_at:
-            metrics.note_state(self.pipeline.state)
+            self.flusher.note()
             self._status_at = now + STATUS_INTERVAL_S
 
     def _keep(self, taken: int) -> None:

@@ -90,6 +90,7 @@ class Input:
             np.array([message.partition() for message in messages], np.int64),
             np.array([message.offset() for message in messages], np.int64),
             np.array([message.timestamp()[1] for message in messages], np.int64),
+            [message.key() for message in messages],
         )
 
     def _is_record(self, message: Message) -> bool:

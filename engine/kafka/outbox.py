@@ -54,7 +54,10 @@ class Outbox:
         self._send(self._topics.alerts, outputs.alerts)
         for letter in outputs.dead_letters:
             self._send_one(
-                self._topics.dead_letters, letter.value and letter.value[:LETTER_BYTES_MAX], headers=_headers(letter)
+                self._topics.dead_letters,
+                letter.value and letter.value[:LETTER_BYTES_MAX],
+                key=letter.key,
+                headers=_headers(letter),
             )
         self.serve()
         reached("produced")
@@ -84,6 +87,9 @@ class Outbox:
             left = call(timeout_s)
         except KafkaException as error:
             raise _failure("the producer", error.args[0]) from error
+        except SystemError as error:
+            # A fatal error is raised while callbacks run, and what is written in C fails within them.
+            raise RetriableError(f"a message could not be delivered: the producer failed: {error}") from error
         if self._failed is not None:
             raise _failure(self._failed_topic, self._failed)
         return left
@@ -93,9 +99,9 @@ class Outbox:
         try:
             self._producer.purge()
             self._producer.flush(POLL_S)
-        except KafkaException as error:
+        except (KafkaException, SystemError) as error:
             # Fenced, say: then there was nothing left to drop.
-            _log.info("a producer was given up", extra={"why": error.args[0].str()})
+            _log.info("a producer was given up", extra={"why": str(error)})
 
     def _send(self, topic: str, messages: list[Message]) -> None:
         if not messages:
@@ -154,6 +160,8 @@ def _headers(letter: DeadLetter) -> list[tuple[str, bytes]]:
         "tidegate.partition": str(letter.partition),
         "tidegate.offset": str(letter.offset),
     }
+    if letter.record_time_ms >= 0:
+        fields["tidegate.timestamp"] = str(letter.record_time_ms)
     if letter.value is not None and len(letter.value) > LETTER_BYTES_MAX:
         fields["tidegate.cut_from_bytes"] = str(len(letter.value))
     return [(name, text.encode()) for name, text in fields.items()]

@@ -107,6 +107,18 @@ def delete(admin_conf: Mapping[str, Any], names: Sequence[str], timeout_s: float
             answer.result()
 
 
+def kept_ms(conf: Mapping[str, Any], topic: str, timeout_s: float = ANSWER_TIMEOUT_S) -> int | None:
+    """How long the topic keeps a record, by the record's own timestamp; None where that is no bound.
+
+    Raises as `plan` does.
+    """
+    with admin_client(conf, timeout_s) as admin:
+        config = _configs(admin, [topic], timeout_s)[topic]
+    retention_ms = int(config["retention.ms"])
+    bounded = retention_ms >= 0 and "delete" in config["cleanup.policy"]
+    return retention_ms if bounded and config["message.timestamp.type"] == "CreateTime" else None
+
+
 def cluster_identity(
     conf: Mapping[str, Any], topic: str, timeout_s: float = ANSWER_TIMEOUT_S
 ) -> tuple[str | None, str | None]:

@@ -15,8 +15,6 @@ doubt       while it was asked for: DoubtError; the next `open` settles it, one 
 fatal       the broker refuses a message for good, or another producer has our name while we hold the lease
 """
 
-import logging
-import re
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -34,17 +32,13 @@ from engine.kafka.client import (
     refused_settings,
     transaction_settings,
 )
+from engine.kafka.connection import Connection
 from engine.kafka.lease import Lease
 from engine.kafka.outbox import Outbox
 from engine.progress import Progress
 
-_log = logging.getLogger("tidegate.kafka")
-
 CALL_TIMEOUT_S = 5.0
 CALLS_MAX = TRANSACTION_TIMEOUT_MS // 5_000
-# How the library's log tells that the connection to the coordinator broke, or that a request got no answer. Nothing
-# else does: it connects anew, asks again, and the call ends well.
-BROKEN = re.compile(r"(FAIL|REQTMOUT) .*TxnCoordinator")
 # The transactional id may not be used at all.
 FORBIDDEN = frozenset(
     {
@@ -60,21 +54,6 @@ class DoubtError(RetriableError):
     """Whether a transaction was committed is not known until a new producer has settled it."""
 
 
-class _Connection(logging.Handler):
-    """Listens to a producer's log, and passes on what the log's readers want to see."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.broken = 0
-        self.logger = logging.Logger("tidegate.kafka.transaction")
-        self.logger.addHandler(self)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.broken += BROKEN.match(record.getMessage()) is not None
-        if _log.isEnabledFor(record.levelno):
-            _log.handle(record)
-
-
 class ExactlyOnce:
     """The transactions of whoever holds the lease."""
 
@@ -86,7 +65,7 @@ class ExactlyOnce:
         self._outbox: Outbox | None = None
         self._tenure = 0
         self._begun = False
-        self._connection = _Connection()
+        self._connection = Connection()
 
     def open(self, tenure: int) -> None:
         """Settles what any predecessor left open; from then on the committed offsets stand still but for us.
