@@ -6,6 +6,7 @@ third of the time, and it never holds the interpreter for longer than one put (d
 """
 
 import itertools
+import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,8 @@ from rocksdict import (
 from engine.crashpoints import reached
 from engine.errors import FatalError
 from engine.state.damage import damaged, told
+
+_log = logging.getLogger("tidegate.state")
 
 DATABASE = "rocksdb"
 DISK_FREE_BYTES_MIN = 64 * 1024 * 1024
@@ -67,7 +70,13 @@ class Store:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except FatalError as closing:
+            if error is None:
+                raise
+            # Of two errors the first says more, and its exit code stands.
+            _log.warning("the state was not closed well", extra={"why": str(closing)})
 
     @property
     def block_cache_bytes_max(self) -> int:
@@ -126,8 +135,11 @@ class Store:
             raise told(error, folder, "written") from error
 
     def close(self) -> None:
-        """Closes the database; background work ends first."""
-        self._database.close()
+        """Closes the database; background work ends first. FatalError where a write has failed before, as it may."""
+        try:
+            self._database.close()
+        except Exception as error:  # as in __init__
+            raise told(error, self.folder, "closed") from error
 
 
 class FlushFile:
