@@ -201,7 +201,8 @@ class Worker:
         self.delivery.open(tenure)
         committed, bounds = self.lease.committed(self.source.partitions), self.source.bounds()
         self._check_nobody_else_committed(committed, tenure)
-        self._plan(committed, bounds)
+        # Who is ahead is refused now; what retention has taken since was followed before.
+        self._plan(committed, {partition: (0, end) for partition, (_, end) in bounds.items()})
         self.follower.hear_to(self.journal.end())
         self.follower.take_rest(committed)
         _log.info("replaying into the state", extra={"events": self.follower.remaining})
