@@ -59,7 +59,7 @@ class Small:
     @property
     def store(self) -> Store:
         """Its database."""
-        store = self.state._store
+        store = self.state.store
         assert store is not None
         return store
 
