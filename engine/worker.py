@@ -27,7 +27,7 @@ from engine.kafka.journal import Journal
 from engine.kafka.lease import Lease, LeaseLostError
 from engine.kafka.transaction import DoubtError
 from engine.pipeline import Pipeline
-from engine.recovery import Origin, plan_recovery, wrong_origin
+from engine.recovery import Origin, Plan, plan_recovery, wrong_origin
 from engine.state.checkpoints import Checkpoints
 
 _log = logging.getLogger("tidegate.worker")
@@ -101,13 +101,7 @@ class Worker:
         committed, bounds = self.lease.committed(self.source.partitions), self.source.bounds()
         # A commit is answered before everybody can see its offsets: who is ahead is judged once nothing is pending.
         stored = state.header.vector
-        plan = plan_recovery(
-            stored,
-            {partition: max(offset, stored.get(partition, 0)) for partition, offset in committed.items()},
-            bounds,
-            loaded=state.header.loaded,
-            accept_cold_state=self.accept_cold_state,
-        )
+        plan = self._plan({p: max(offset, stored.get(p, 0)) for p, offset in committed.items()}, bounds)
         if plan.cold:
             self._begin_cold(bounds)
         position = plan.begin | {partition: start for partition, (start, _) in plan.replay.items()}
@@ -116,6 +110,12 @@ class Worker:
             _log.warning("the progress topic was made anew", extra={"offset": offset, "end": end})
             commits, offset = 0, 0
         self.follower.start(position, commits, offset)
+
+    def _plan(self, committed: dict[int, int], bounds: dict[int, tuple[int, int]]) -> Plan:
+        header = self.pipeline.state.header
+        return plan_recovery(
+            header.vector, committed, bounds, loaded=header.loaded, accept_cold_state=self.accept_cold_state
+        )
 
     def _check_origin(self) -> None:
         header, source = self.pipeline.state.header, self.source
@@ -201,6 +201,7 @@ class Worker:
         self.delivery.open(tenure)
         committed, bounds = self.lease.committed(self.source.partitions), self.source.bounds()
         self._check_nobody_else_committed(committed, tenure)
+        self._plan(committed, bounds)
         self.follower.hear_to(self.journal.end())
         self.follower.take_rest(committed)
         _log.info("replaying into the state", extra={"events": self.follower.remaining})
