@@ -23,6 +23,7 @@ class OwnKafka:
         if not SCRIPT.is_file():
             raise LoadTestError("there is no scripts/kafka beside this package: give --bootstrap")
         self._folder = folder / "kafka"
+        self._kills = 0
 
     def start(self) -> str:
         """Starts what does not run, and returns its address once it answers."""
@@ -41,6 +42,10 @@ class OwnKafka:
             os.close(process)
         if not gone:
             raise LoadTestError(f"the broker, process {pid}, outlived SIGKILL by {END_TIMEOUT_S:g} s")
+        self._kills += 1
+        # The next start begins a log of its own.
+        log = self._folder / "nodes" / "1" / "server.log"
+        log.rename(log.with_name(f"server-{self._kills}.log"))
 
     def stop(self) -> None:
         """Ends it; its data stays in the folder."""

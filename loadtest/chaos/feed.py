@@ -1,8 +1,10 @@
 """The input: the stream of a seed, at a steady pace, from a thread of its own.
 
-Record timestamps are the stream's, not the clock's, so that the same seed gives the same records to the byte. While
-the workers are being killed the stream must not end: the last fifth is held back, and sent ever more slowly, until
-`release`.
+In event time the stream lies in the day that ends now, and goes faster than the clock. Record timestamps are the
+clock's: a broker that was killed forgets producers by them, and would take a record of long ago twice.
+
+While the workers are being killed the stream must not end: the last fifth is held back, and sent ever more slowly,
+until `release`.
 """
 
 import threading
@@ -23,7 +25,7 @@ HELD_BACK_SHARE = 0.2
 FLUSH_TIMEOUT_S = 120.0
 JOIN_TIMEOUT_S = 150.0
 
-Record = tuple[bytes, bytes, int]
+Record = tuple[bytes, bytes]
 
 
 def paced(rate: float, left: int, events: int, *, released: bool) -> float:
@@ -49,7 +51,8 @@ class Feed(threading.Thread):
         self._released = threading.Event()
         self._ending = threading.Event()
         self._failed: str | None = None
-        self._records = _records(traffic)
+        span_ms = round(events / traffic.events_per_second * 1_000)
+        self._records = _records(traffic, time.time_ns() // 1_000_000 - span_ms)
         self._producer = Producer(
             {
                 "bootstrap.servers": application.bootstrap,
@@ -99,8 +102,8 @@ class Feed(threading.Thread):
             )
             before = now
             for _ in range(int(due)):
-                key, value, time_ms = next(self._records)
-                self._producer.produce(self._topic, value, key, timestamp=time_ms, on_delivery=self._on_failure)
+                key, value = next(self._records)
+                self._producer.produce(self._topic, value, key, on_delivery=self._on_failure)
             self.sent += int(due)
             due -= int(due)
             self._producer.poll(0)
@@ -116,8 +119,9 @@ class Feed(threading.Thread):
         self.join(JOIN_TIMEOUT_S)
 
 
-def _records(traffic: TrafficSettings) -> Iterator[Record]:
-    """Key, value and timestamp of each record, without end."""
+def _records(traffic: TrafficSettings, begin_ms: int) -> Iterator[Record]:
+    """Key and value of each record, without end; the first is of that time."""
     for chunk in chunks(traffic, CHUNK_EVENTS):
+        chunk.times_ms += begin_ms - traffic.start_time_ms
         keys = (b"%d" % number for number in chunk.card_numbers.tolist())
-        yield from zip(keys, render(chunk), chunk.send_times_ms.tolist(), strict=True)
+        yield from zip(keys, render(chunk), strict=True)

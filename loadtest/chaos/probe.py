@@ -4,7 +4,8 @@ decisions  ......#####|                # records of an open transaction: from th
 input      ....|====|                  = committed up to the first mark, there up to the second: uncommitted work
 """
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicPartition
@@ -13,7 +14,8 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from loadtest.chaos.application import Application
 from loadtest.errors import LoadTestError
 
-ANSWER_TIMEOUT_S = 30.0
+ANSWER_TIMEOUT_S = 10.0
+GIVE_UP_S, ASK_AGAIN_S = 30.0, 0.05
 
 Offsets = dict[int, int]
 
@@ -44,13 +46,13 @@ class Probe:
         return self._offsets(topic, IsolationLevel.READ_COMMITTED)
 
     def _offsets(self, topic: str, isolation: IsolationLevel) -> Offsets:
-        try:
+        def ask() -> Offsets:
             partitions = self._admin.list_topics(topic, timeout=ANSWER_TIMEOUT_S).topics[topic].partitions
             asked: Mapping[TopicPartition, Any] = {TopicPartition(topic, p): OffsetSpec.latest() for p in partitions}
             answers = self._admin.list_offsets(asked, isolation_level=isolation, request_timeout=ANSWER_TIMEOUT_S)
             return {place.partition: int(answer.result().offset) for place, answer in answers.items()}
-        except KafkaException as error:
-            raise LoadTestError(f"the offsets of {topic} cannot be read: {error.args[0].str()}") from error
+
+        return _answered(ask, f"the offsets of {topic}")
 
     def open_at(self) -> Offsets:
         """First offset of the open transaction in each partition of the decisions that it wrote to; empty if none is.
@@ -64,11 +66,12 @@ class Probe:
     def committed(self) -> Offsets:
         """The next offset of each partition of the input, as far as it is committed; 0 where nothing is."""
         places = [TopicPartition(self._application.input, p) for p in range(self._application.partitions)]
-        try:
+
+        def ask() -> Offsets:
             answers = self._group.committed(places, timeout=ANSWER_TIMEOUT_S)
-        except KafkaException as error:
-            raise LoadTestError(f"committed offsets cannot be read: {error.args[0].str()}") from error
-        return {answer.partition: max(0, answer.offset) for answer in answers}
+            return {answer.partition: max(0, answer.offset) for answer in answers}
+
+        return _answered(ask, "committed offsets")
 
     def uncommitted(self, ends: Offsets) -> int:
         """How many events before these ends of the input are not committed."""
@@ -78,3 +81,15 @@ class Probe:
     def close(self) -> None:
         """Leaves."""
         self._group.close()
+
+
+def _answered(ask: Callable[[], Offsets], what: str) -> Offsets:
+    """Asks again for a while: a broker that has just come back does not know yet what it leads."""
+    give_up_at = time.monotonic() + GIVE_UP_S
+    while True:
+        try:
+            return ask()
+        except KafkaException as error:
+            if time.monotonic() > give_up_at:
+                raise LoadTestError(f"{what} cannot be read: {error.args[0].str()}") from error
+            time.sleep(ASK_AGAIN_S)  # nothing tells when it does

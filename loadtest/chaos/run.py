@@ -34,7 +34,8 @@ class Options:
 def run_chaos(options: Options, folder: Path, say: Callable[[str], None]) -> Report:
     """Runs everything in `folder` and judges it; LoadTestError where it could not be brought to its end."""
     began_at = time.monotonic()
-    rounds = plan(options.kills, options.zombies, options.broker_kills, options.seed)
+    transactions = options.delivery == "exactly_once"
+    rounds = plan(options.kills, options.zombies, options.broker_kills, options.seed, transactions=transactions)
     rate = options.rate or rate_for(rounds, options.events)
     setting = Setting(
         options.events, rate, options.seed, options.partitions, options.delivery, options.bootstrap, ENGINE

@@ -77,7 +77,7 @@ def stage(setting: Setting, folder: Path) -> Iterator[Stage]:
         identity = f"chaos-{uuid.uuid4().hex[:8]}"
         application = Application(bootstrap, identity, setting.partitions, setting.delivery)
         profile = read_profile(PROFILE)
-        pace = profile.events / (profile.days * DAY_S)
+        pace = setting.events / (profile.days * DAY_S)
         traffic = replace(profile.traffic, seed=setting.seed, events_per_second=pace)
         workers = [_worker(folder / f"worker-{n + 1}", application, profile.engine, setting) for n in range(WORKERS)]
         _create_topics(workers[0])
