@@ -194,13 +194,19 @@ class Checkpoints:
         self._current_at_ms = self._clock_ms()
 
     def close(self) -> None:
-        """Waits for the one under way, and lets others write here; raises as `settle`."""
+        """Waits for the one under way, and lets others write here.
+
+        One that fails now is only logged: the worker ends in any case, and its own reason must stand.
+        """
         try:
             self.settle(wait=True)
+        except FatalError as error:
+            _log.warning("the last checkpoint was not made", extra={"why": str(error)})
         finally:
             self._thread.shutdown()
             if self._lock is not None:
                 self._lock.close()
+                self._lock = None
 
     def _take_lock(self) -> None:
         if self._lock is not None:

@@ -284,6 +284,20 @@ def test_one_that_fails_leaves_nothing_and_says_so(
     assert created(checkpoints, small).folder.name == "checkpoint-2"
 
 
+def test_one_that_fails_while_the_worker_ends_does_not_hide_why_it_ends(
+    small: Small, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    checkpoints = Checkpoints(folder, 2)
+    small.flush()
+    monkeypatch.setattr(os, "fsync", fails)
+    checkpoints.begin(small.store, 0.0)
+    checkpoints.close()
+    assert [record.message for record in caplog.records] == ["the last checkpoint was not made"]
+
+
 def test_a_disk_that_is_as_good_as_full_is_not_written_to(
     small: Small, checkpoints: Checkpoints, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -390,14 +390,16 @@ def read_manifest_or_none(folder: Path) -> Manifest | None:
     return None
 
 
-def test_every_bit_of_a_manifest_counts(written: Written, tmp_path: Path) -> None:
+def test_every_byte_of_a_manifest_counts(written: Written, tmp_path: Path) -> None:
     assert written.checkpoint is not None
     whole = (written.checkpoint.folder / "manifest.json").read_bytes()
+    draw = random.Random(4)
     for at in range(len(whole)):
-        for bit in range(8):
-            (tmp_path / "manifest.json").write_bytes(whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :])
-            # Between its parts one kind of blank may stand for another.
-            assert read_manifest_or_none(tmp_path) in (None, written.checkpoint.manifest)
+        (tmp_path / "manifest.json").write_bytes(
+            whole[:at] + bytes([whole[at] ^ 1 << draw.randrange(8)]) + whole[at + 1 :]
+        )
+        # Between its parts one kind of blank may stand for another.
+        assert read_manifest_or_none(tmp_path) in (None, written.checkpoint.manifest)
 
 
 def test_a_damaged_checkpoint_is_listed_as_such(written: Written, tmp_path: Path) -> None:
