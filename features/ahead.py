@@ -12,7 +12,17 @@ from features.arena import CAPACITY, HEAD, LENGTH, LINE_WORDS, POSITION
 from features.jit import inlined
 from features.prefetch import prefetch
 from features.program import COLUMNS, PREDICATES, TABLES
-from features.ring import HEADER_WORDS, NEWEST, ROW_WORDS, TILES_AT, bits_at, column_at
+from features.ring import (
+    HEADER_WORDS,
+    NEWEST,
+    ROW_WORDS,
+    TILES_AT,
+    UPPER_BYTES,
+    WORD_BYTES,
+    bits_at,
+    column_at,
+    extremes_at,
+)
 from features.tiles import TILE_COUNT, tile_at
 from features.values import place_of_value
 from features.windows import LINE_ROWS
@@ -94,17 +104,19 @@ def ask_for_squares(slots: Int64, at: int, heap: Int64) -> None:
 
 
 @inlined
-def ask_for_columns(slots: Int64, at: int, heap: Int64, columns: int, tables_of: Int64) -> None:
-    """Asks for the halves of words that are searched, where the next upper half goes, and the bit sets."""
+def ask_for_columns(slots: Int64, at: int, heap: Int64, columns: int, tables_of: Int64, marked: int) -> None:
+    """Asks for where the next words go, the tags that are searched, extremes and bit sets."""
     position, capacity = slots[at, POSITION], slots[at, CAPACITY]
     next_place = (slots[at, HEAD] + slots[at, LENGTH]) & (capacity - 1)
     for column in range(columns):
-        lower = column_at(position, capacity, column)
-        upper = lower + capacity // 2
-        if tables_of[column] >= 0:
-            for line in range(lower, upper, LINE_WORDS):
-                prefetch(heap, line)
-        prefetch(heap, upper + next_place // 2)
+        words = column_at(position, capacity, column)
+        prefetch(heap, words + UPPER_BYTES * next_place // WORD_BYTES)
+        tags = words + UPPER_BYTES * capacity // WORD_BYTES
+        for line in range(tags, words + capacity, LINE_WORDS):
+            prefetch(heap, line)
+    for number in range(NEWEST):
+        if marked >> number & 1:
+            prefetch(heap, extremes_at(position, capacity, columns, number))
     bits = bits_at(position, capacity, columns, 0)
     for line in range(bits, bits_at(position, capacity, columns, NEWEST + columns), LINE_WORDS):
         prefetch(heap, line)

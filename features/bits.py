@@ -19,7 +19,7 @@ from features.jit import inlined
 Int64 = NDArray[np.int64]
 
 WORD_BITS = 64
-SCAN = 32  # halves of words that are compared at once
+TAG_BITS, LINE_TAGS = 16, 32  # a tag, and how many are compared at once
 ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 ONE = np.uint64(1)
 
@@ -88,20 +88,38 @@ def squares_about_mean(typing_context: Any, count: Any, low: Any, high: Any, tot
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def equal_halves(typing_context: Any, heap: Any, first: Any, key: Any) -> Any:
-    """`equal_halves(heap, first, key)`: bit k is set where the k-th 32 bits from `heap[first]` on are the key's lower.
-
-    For `SCAN` of them.
-    """
+def equal_tags(typing_context: Any, heap: Any, first: Any, tag: Any) -> Any:
+    """`equal_tags(heap, first, x)`: bit k is set where the k-th 16 bits from `heap[first]` on are x, for a line."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        lanes = ir.VectorType(ir.IntType(32), SCAN)
+        lanes = ir.VectorType(ir.IntType(TAG_BITS), LINE_TAGS)
         found = _load(context, builder, signature.args[0], arguments, lanes)
-        half = builder.trunc(arguments[2], ir.IntType(32))
-        equal = builder.icmp_signed("==", found, _splat(builder, half, lanes))
-        return builder.zext(builder.bitcast(equal, ir.IntType(SCAN)), ir.IntType(64))
+        tag = builder.trunc(arguments[2], ir.IntType(TAG_BITS))
+        equal = builder.icmp_signed("==", found, _splat(builder, tag, lanes))
+        return builder.zext(builder.bitcast(equal, ir.IntType(LINE_TAGS)), ir.IntType(64))
 
     return types.uint64(heap, types.int64, types.int64), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def read_from_byte(typing_context: Any, heap: Any, at: Any, byte: Any) -> Any:
+    """`read_from_byte(heap, at, k)`: the eight bytes from the k-th after `heap[at]` on, as one word."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load(_byte_at(context, builder, signature.args[0], *arguments[:3]), align=1)
+
+    return types.int64(heap, types.int64, types.int64), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def write_from_byte(typing_context: Any, heap: Any, at: Any, byte: Any, word: Any) -> Any:
+    """`write_from_byte(heap, at, k, x)`: writes what `read_from_byte` reads."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.store(arguments[3], _byte_at(context, builder, signature.args[0], *arguments[:3]), align=1)
+        return context.get_dummy_value()
+
+    return types.void(heap, types.int64, types.int64, types.int64), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -117,26 +135,6 @@ def words_until(typing_context: Any, heap: Any, first: Any, limit: Any) -> Any:
     return types.uint64(heap, types.int64, types.int64), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def put_where_less(typing_context: Any, rows: Any, read: Any, to: Any, first: Any, limit: Any, value: Any) -> Any:
-    """`put_where_less(rows, read, to, first, x, y)`: `rows[to, k] = y` where `rows[read, k] < x`, from `first` on.
-
-    For a cache line of columns.
-    """
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array, read, to, first, limit, value = arguments
-        lanes = ir.VectorType(ir.IntType(64), LINE_WORDS)
-        source = _lanes_at(context, builder, signature.args[0], array, [read, first], lanes)
-        target = _lanes_at(context, builder, signature.args[0], array, [to, first], lanes)
-        less = builder.icmp_signed("<", builder.load(source, align=8), _splat(builder, limit, lanes))
-        chosen = builder.select(less, _splat(builder, value, lanes), builder.load(target, align=8))
-        builder.store(chosen, target, align=8)
-        return context.get_dummy_value()
-
-    return types.void(rows, *[types.int64] * 5), generate
-
-
 def _load(context: Any, builder: Any, array_type: Any, arguments: Any, lanes: Any) -> Any:
     """As many words of an array as there are lanes, from an index on, wherever that lies."""
     return builder.load(_lanes_at(context, builder, array_type, arguments[0], [arguments[1]], lanes), align=8)
@@ -147,6 +145,14 @@ def _lanes_at(context: Any, builder: Any, array_type: Any, array: Any, index: An
     view = context.make_array(array_type)(context, builder, array)
     item = cgutils.get_item_pointer(context, builder, array_type, view, index)
     return builder.bitcast(item, lanes.as_pointer())
+
+
+def _byte_at(context: Any, builder: Any, array_type: Any, array: Any, at: Any, byte: Any) -> Any:
+    """Where the word begins that is so many bytes after one of an array."""
+    view = context.make_array(array_type)(context, builder, array)
+    item = cgutils.get_item_pointer(context, builder, array_type, view, [at])
+    first = builder.bitcast(item, ir.IntType(8).as_pointer())
+    return builder.bitcast(builder.gep(first, [byte]), ir.IntType(64).as_pointer())
 
 
 def _splat(builder: Any, value: Any, lanes: Any) -> Any:

@@ -138,7 +138,7 @@ def _read_windows(
 ) -> None:  # fmt: skip
     """Fills `ints` and `reals` with what the windows hold without the event."""
     find_edges(heap, position, capacity, head, last, time_ms, windows_ms, windows, edges, ints)
-    sum_all(heap, position, capacity, head, last, length, columns, windows, needs[0], ints)
+    sum_all(heap, position, capacity, head, last, length, columns, windows, needs[0], ints, ranks)
     for predicate in range(predicates):
         bits = bits_at(position, capacity, columns, NEWEST + columns + predicate)
         row = SUMS + SUM_ROWS * (1 + predicate)
@@ -357,7 +357,7 @@ def advance(
                     predicates, time_ms, amount, own_flags, own_words, windows_of[kind], windows, exact,
                     insert_events, minor_per_major, ints, reals, number, values[event],
                 )  # fmt: skip
-            ask_for_columns(slots, later, heap, columns, tables_of[kind])
+            ask_for_columns(slots, later, heap, columns, tables_of[kind], facts[kind, MARKED])
             if not insert_events:
                 continue
             heap_top = insert(

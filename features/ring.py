@@ -5,7 +5,8 @@ A block on the heap, for `capacity` places, C columns and P predicates:
     header                      8 words, the first its length
     time, total                 of each place; total: the running total of the amounts up to it
     squares                     the running total of squared amounts up to each fourth place
-    column 0 .. C-1             one word of each place: the lower halves of all, then the upper ones
+    column 0 .. C-1             one word of each place: the six upper bytes of all, then a tag of each
+    extremes                    amounts of the newest places in high and low (features.extremes)
     bit sets                    high, low, newest 0 .. C-1, predicate 0 .. P-1
     tiles, tables               once events have been dropped (features.tiles)
 
@@ -26,16 +27,20 @@ from numpy.typing import NDArray
 from features.arena import CAPACITY, HEAD, LENGTH, LINE_WORDS, NEVER, NEWEST_MS, POSITION
 from features.bits import (
     ALL,
+    LINE_TAGS,
     ONE,
-    SCAN,
+    TAG_BITS,
     clear_bit,
-    equal_halves,
+    equal_tags,
     has_bit,
     leading_zeros,
     previous_bit,
+    read_from_byte,
     set_bit,
     words_of,
+    write_from_byte,
 )
+from features.extremes import forget_kept, is_kept, keep, keep_older, kept_words
 from features.jit import inlined, kernel
 
 Int64 = NDArray[np.int64]
@@ -48,7 +53,9 @@ ROW_WORDS = 2
 SQUARES_EVERY = 4
 HIGH, LOW, NEWEST = 0, 1, 2
 CAPACITY_MIN = 2
-LOW_32 = 0xFFFFFFFF
+# A word is its six upper bytes and a tag, at which a search looks first.
+WORD_BYTES, UPPER_BYTES, TAG_BYTES = 8, 6, 2
+UPPER_MASK, TAG_MASK = (1 << 48) - 1, (1 << TAG_BITS) - 1
 
 
 class Seen:
@@ -88,9 +95,15 @@ def column_at(position: int, capacity: int, column: int) -> int:
 
 
 @inlined
+def extremes_at(position: int, capacity: int, columns: int, number: int) -> int:
+    """Where the amounts of the newest places in `high` or `low` begin."""
+    return column_at(position, capacity, columns) + number * kept_words(capacity)
+
+
+@inlined
 def bits_at(position: int, capacity: int, columns: int, number: int) -> int:
     """Where a bit set begins."""
-    return column_at(position, capacity, columns) + number * words_of(capacity)
+    return extremes_at(position, capacity, columns, NEWEST) + number * words_of(capacity)
 
 
 @inlined
@@ -161,39 +174,57 @@ def note_squares(heap: Int64, position: int, capacity: int, head: int, first: in
 
 
 @inlined
+def tag_of(word: int) -> int:
+    """Sixteen bits made of all of a word: hashes differ everywhere, small numbers in their upper bits alone."""
+    folded = word ^ (word >> 32)
+    return (folded ^ (folded >> 16)) & TAG_MASK
+
+
+@inlined
 def word_of(heap: Int64, at: int, capacity: int, physical: int) -> int:
     """The word of a place in the column at `at`."""
-    half, shift = at + physical // 2, 32 * (physical & 1)
-    return (heap[half] >> shift & LOW_32) | (heap[half + capacity // 2] >> shift << 32)
+    upper = read_from_byte(heap, at, UPPER_BYTES * physical) << TAG_BITS
+    # The tag is the lowest bits with all others folded into them, which gives those bits again.
+    tag = read_from_byte(heap, at, UPPER_BYTES * capacity + TAG_BYTES * physical) & TAG_MASK
+    return upper | (tag ^ tag_of(upper))
 
 
 @inlined
 def put_word(heap: Int64, at: int, capacity: int, physical: int, word: int) -> None:
     """Writes the word of a place in the column at `at`."""
-    half, shift = at + physical // 2, 32 * (physical & 1)
-    other = LOW_32 << (32 - shift)
-    heap[half] = (heap[half] & other) | ((word & LOW_32) << shift)
-    heap[half + capacity // 2] = (heap[half + capacity // 2] & other) | ((word >> 32 & LOW_32) << shift)
+    upper, tag = UPPER_BYTES * physical, UPPER_BYTES * capacity + TAG_BYTES * physical
+    # A word is read and written each time, of which the bytes that belong to others stay.
+    others = read_from_byte(heap, at, upper) & ~UPPER_MASK
+    write_from_byte(heap, at, upper, others | ((word >> TAG_BITS) & UPPER_MASK))
+    others = read_from_byte(heap, at, tag) & ~TAG_MASK
+    write_from_byte(heap, at, tag, others | tag_of(word))
+
+
+@inlined
+def tags_at(at: int, capacity: int, block: int) -> int:
+    """Where the line of tags begins whose last is that of the block's last place, or of the last one there is.
+
+    So many bytes before it there is always something: other tags, upper bytes, or the header.
+    """
+    end = min(capacity, block + LINE_TAGS)
+    return at + capacity - LINE_WORDS - TAG_BYTES * (capacity - end) // WORD_BYTES
 
 
 @inlined
 def _find_in_run(heap: Int64, at: int, capacity: int, first: int, last: int, key: int) -> int:
     """The last place in memory of first..last whose word in the column at `at` is the key, -1 where none is."""
-    if capacity < SCAN:
-        place = last
-        while place >= first and word_of(heap, at, capacity, place) != key:
-            place -= 1
-        return place if place >= first else -1
-    block = last - last % SCAN
-    below = ALL >> np.uint64(63 - last % SCAN)
-    while block + SCAN > first:
-        hits = equal_halves(heap, at + block // 2, np.int64(key)) & below
+    tag, upper = tag_of(key), (key >> TAG_BITS) & UPPER_MASK
+    block = last & -LINE_TAGS
+    below = ALL >> np.uint64(63 - (last & (LINE_TAGS - 1)))
+    missing = np.uint64(max(0, LINE_TAGS - capacity))
+    while block + LINE_TAGS > first:
+        hits = (equal_tags(heap, tags_at(at, capacity, block), tag) >> missing) & below
         while hits != 0:
             place = block + 63 - leading_zeros(hits)
-            if word_of(heap, at, capacity, place) == key:
+            if read_from_byte(heap, at, UPPER_BYTES * place) & UPPER_MASK == upper:
                 return place if place >= first else -1
             hits ^= ONE << np.uint64(place - block)
-        block -= SCAN
+        block -= LINE_TAGS
         below = ALL
     return -1
 
@@ -250,9 +281,17 @@ def copy_ring(slots: Int64, at: int, heap: Int64, to: int, capacity: int, column
         heap[to + HEADER_WORDS + ROW_WORDS * capacity + k] = heap[position + HEADER_WORDS + ROW_WORDS * old + k]
     for column in range(columns):
         source, target = column_at(position, old, column), column_at(to, capacity, column)
-        for k in range(old // 2):
+        if old == capacity:
+            for k in range(old):
+                heap[target + k] = heap[source + k]
+        else:
+            for physical in range(old):
+                put_word(heap, target, capacity, physical, word_of(heap, source, old, physical))
+    for number in range(NEWEST):
+        source, target = extremes_at(position, old, columns, number), extremes_at(to, capacity, columns, number)
+        forget_kept(heap, target, capacity)
+        for k in range(kept_words(old)):
             heap[target + k] = heap[source + k]
-            heap[target + capacity // 2 + k] = heap[source + old // 2 + k]
     for number in range(NEWEST + columns + predicates):
         source, target = bits_at(position, old, columns, number), bits_at(to, capacity, columns, number)
         for k in range(words_of(capacity)):
@@ -339,20 +378,25 @@ def _mark_append(slots: Int64, at: int, heap: Int64, columns: int, marked: int, 
     mask, last = capacity - 1, slots[at, LENGTH] - 1
     physical = (head + last) & mask
     amount = amount_of(heap, position, capacity, head, last)
-    for number in range(2):
+    for number in range(NEWEST):
         if marked >> number & 1 == 0:
             continue
-        bits = bits_at(position, capacity, columns, number)
-        place = head + last - 1
+        bits, kept = bits_at(position, capacity, columns, number), extremes_at(position, capacity, columns, number)
+        place, beaten = head + last - 1, 0
         while True:
             place = previous_bit(heap, bits, place, head, mask)
             if place < head:
                 break
-            other = amount_of(heap, position, capacity, head, place - head)
+            if is_kept(heap, kept, capacity, beaten):
+                other = heap[kept + beaten]
+            else:
+                other = amount_of(heap, position, capacity, head, place - head)
             if (number == HIGH and other > amount) or (number == LOW and other < amount):
                 break
             clear_bit(heap, bits, place & mask)
+            beaten += 1
         set_bit(heap, bits, physical)
+        keep(heap, kept, capacity, beaten, amount)
     for column in range(columns):
         if marked >> (NEWEST + column) & 1 == 0:
             continue
@@ -378,15 +422,21 @@ def mark_all(
         bits = bits_at(position, capacity, columns, number)
         for k in range(words_of(capacity)):
             heap[bits + k] = 0
-    high, low = 0, 0
+    for number in range(NEWEST):
+        forget_kept(heap, extremes_at(position, capacity, columns, number), capacity)
+    high, low, high_marks, low_marks = 0, 0, 0, 0
     for place in range(length - 1 if marked & (1 << HIGH | 1 << LOW) else -1, -1, -1):
         amount = amount_of(heap, position, capacity, head, place)
         if place == length - 1 or amount > high:
             high = amount
             set_bit(heap, highs, (head + place) & mask)
+            keep_older(heap, extremes_at(position, capacity, columns, HIGH), capacity, high_marks, amount)
+            high_marks += 1
         if place == length - 1 or amount < low:
             low = amount
             set_bit(heap, lows, (head + place) & mask)
+            keep_older(heap, extremes_at(position, capacity, columns, LOW), capacity, low_marks, amount)
+            low_marks += 1
     for column in range(columns):
         if marked >> (NEWEST + column) & 1 == 0:
             continue

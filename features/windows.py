@@ -24,11 +24,10 @@ from features.bits import (
     high_square,
     next_bit,
     population,
-    previous_bit,
-    put_where_less,
     rank_bits,
     words_until,
 )
+from features.extremes import is_kept
 from features.jit import inlined, kernel
 from features.program import AMOUNTS, LEAST_OF, MOST_OF, OF_SQUARES
 from features.ring import (
@@ -43,6 +42,7 @@ from features.ring import (
     amount_of,
     bits_at,
     column_at,
+    extremes_at,
     row_at,
     squares_until,
     total_until,
@@ -169,7 +169,7 @@ def _add_square(ints: Int64, row: int, window: int, amount: int) -> None:
 @inlined
 def sum_all(
     heap: Int64, position: int, capacity: int, head: int, last: int, length: int, columns: int, windows: int,
-    needs: int, ints: Int64,
+    needs: int, ints: Int64, ranks: Int64,
 ) -> None:  # fmt: skip
     """Sums over all events of each window."""
     until, base = total_until(heap, position, capacity, head, last), heap[position + BASE_TOTAL]
@@ -186,9 +186,11 @@ def sum_all(
             _extremes_by_scan(heap, position, capacity, head, last, windows, ints)
         return
     if needs & LEAST_OF:
-        _extremes_by_marks(heap, position, capacity, head, last, columns, LOW, windows, MINIMUM, NOTHING_LEAST, ints)
+        row = SUMS + MINIMUM
+        _extremes_by_marks(heap, position, capacity, head, last, columns, LOW, windows, row, NOTHING_LEAST, ints, ranks)
     if needs & MOST_OF:
-        _extremes_by_marks(heap, position, capacity, head, last, columns, HIGH, windows, MAXIMUM, NOTHING_MOST, ints)
+        row = SUMS + MAXIMUM
+        _extremes_by_marks(heap, position, capacity, head, last, columns, HIGH, windows, row, NOTHING_MOST, ints, ranks)
 
 
 @inlined
@@ -213,18 +215,35 @@ def _sum_squares(heap: Int64, position: int, capacity: int, head: int, last: int
 
 @inlined
 def _extremes_by_marks(
-    heap: Int64, position: int, capacity: int, head: int, last: int, columns: int, marks: int, windows: int,
-    extreme: int, nothing: int, ints: Int64,
+    heap: Int64, position: int, capacity: int, head: int, last: int, columns: int, number: int, windows: int,
+    row: int, nothing: int, ints: Int64, ranks: Int64,
 ) -> None:  # fmt: skip
-    """From the newest mark back, each of which goes further than those before: the last one in a window is it."""
-    bits, oldest = bits_at(position, capacity, columns, marks), ints[OUTSIDE, windows - 1]
-    ints[SUMS + extreme, :windows] = nothing
-    place = last
-    while place > oldest:
-        amount = amount_of(heap, position, capacity, head, place)
-        for first in range(0, windows, LINE_WORDS):
-            put_where_less(ints, OUTSIDE, SUMS + extreme, first, place, amount)
-        place = previous_bit(heap, bits, head + place - 1, head, capacity - 1) - head
+    """Each mark goes further than those that are newer: the oldest one in a window is its extreme."""
+    bits, kept = bits_at(position, capacity, columns, number), extremes_at(position, capacity, columns, number)
+    _count_marks(heap, bits, capacity, head, last, windows, row, ints, ranks)
+    for window in range(windows):
+        marks = ints[row, window]
+        if marks == 0:
+            ints[row, window] = nothing
+        elif is_kept(heap, kept, capacity, marks - 1):
+            ints[row, window] = heap[kept + marks - 1]
+        else:
+            oldest = next_bit(heap, bits, head + ints[OUTSIDE, window] + 1, head + last, capacity - 1) - head
+            ints[row, window] = amount_of(heap, position, capacity, head, oldest)
+
+
+@inlined
+def _count_marks(
+    heap: Int64, bits: int, capacity: int, head: int, last: int, windows: int, row: int, ints: Int64, ranks: Int64
+) -> None:
+    """Counts the marks in each window that ends with the newest place."""
+    marks = rank_bits(heap, bits, capacity, ranks)
+    before_head = bits_before(heap, bits, ranks, head)
+    for window in range(windows):
+        outside = ints[OUTSIDE, window]
+        first = (head + outside + 1) & (capacity - 1)
+        inside = before_head - bits_before(heap, bits, ranks, first) + (marks if first >= head else 0)
+        ints[row, window] = inside if outside < last else 0
 
 
 @kernel
@@ -279,13 +298,7 @@ def count_values(
         _count_one_by_one(heap, words, capacity, head, last, windows, row, ints, seen_keys, seen_stamps, seen_stamp)
         return
     bits = bits_at(position, capacity, columns, NEWEST + column)
-    marks = rank_bits(heap, bits, capacity, ranks)
-    before_head = bits_before(heap, bits, ranks, head)
-    for window in range(windows):
-        outside = ints[OUTSIDE, window]
-        first = (head + outside + 1) & (capacity - 1)
-        inside = before_head - bits_before(heap, bits, ranks, first) + (marks if first >= head else 0)
-        ints[row, window] = inside if outside < last else 0
+    _count_marks(heap, bits, capacity, head, last, windows, row, ints, ranks)
 
 
 @kernel

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from loadtest.chaos.commands import chaos
 from loadtest.columns import Traffic
 from loadtest.files import write_jsonl, write_parquet
 from loadtest.settings import TrafficSettings, spread
@@ -17,7 +18,10 @@ Share = click.FloatRange(0, 1, max_open=True)
 
 @click.group()
 def main() -> None:
-    """Synthetic payment traffic with known fraud."""
+    """Synthetic payment traffic with known fraud, and what it is good for."""
+
+
+main.add_command(chaos)
 
 
 @main.command()

@@ -16,6 +16,10 @@ from engine.kafka.client import KAFKA, Clients, lease_settings, refused_settings
 from engine.kafka.offsets import committed_offsets
 
 PARTITION = 0
+# How long the answer to a commit is polled for: often at first, ten seconds in all.
+WAITS_S = (*[0.001] * 100, *[0.05] * 198)
+
+Places = frozenset[tuple[str, int, int]]
 
 
 class LeaseLostError(RetriableError):
@@ -31,8 +35,12 @@ class Lease:
         self._input = config.kafka.input
         self.held = False
         self.tenure = 0
+        self._released = False
+        self._proofs = 0
+        # What became of the commits that were asked for last, by what they were: empty where all is well.
+        self._answers: dict[Places, str] = {}
         try:
-            self._consumer = clients.consumer(lease_settings(config))
+            self._consumer = clients.consumer(lease_settings(config) | {"on_commit": self._on_commit})
         except KafkaException as error:
             raise refused_settings(error) from error
         self._consumer.subscribe([self._topic], on_assign=self._got, on_revoke=self._lost, on_lost=self._lost)
@@ -83,7 +91,8 @@ class Lease:
         LeaseLostError where it is lost for sure, RetriableError where that is not known yet.
         """
         self.check(tenure)
-        self._commit([TopicPartition(self._topic, PARTITION, tenure)])
+        self._proofs += 1
+        self._commit([TopicPartition(self._topic, PARTITION, self._proofs)])
 
     def commit(self, vector: dict[int, int], tenure: int) -> None:
         """Commits offsets of the input; raises as `prove`, and then they may be committed or not."""
@@ -91,22 +100,37 @@ class Lease:
         self._commit([TopicPartition(self._input, partition, offset) for partition, offset in vector.items()])
 
     def _commit(self, offsets: list[TopicPartition]) -> None:
-        # Refused or not, only a rebalance says that the lease is lost: it may have been the generation before.
+        """Waits for the broker's word, but not for ever, as a synchronous commit does where no broker answers.
+
+        Refused or not, only a rebalance says that the lease is lost: it may have been the generation before.
+        """
+        asked = _places(offsets)
+        self._answers.pop(asked, None)
         try:
-            answers = self._consumer.commit(offsets=offsets, asynchronous=False)
+            self._consumer.commit(offsets=offsets, asynchronous=True)
         except KafkaException as error:
             raise RetriableError(f"offsets were not committed: {error.args[0].str()}") from error
-        for answer in answers:
-            if answer.error is not None:
-                raise RetriableError(f"offset of partition {answer.partition} not committed: {answer.error.str()}")
+        for wait_s in WAITS_S:
+            if asked in self._answers:
+                break
+            self.poll(wait_s)
+        answer = self._answers.pop(asked, "no answer")
+        if answer:
+            raise RetriableError(f"offsets were not committed: {answer}")
+
+    def _on_commit(self, error: KafkaError | None, offsets: list[TopicPartition]) -> None:
+        errors = [found for found in (error, *(place.error for place in offsets)) if found is not None]
+        self._answers[_places(offsets)] = errors[0].str() if errors else ""
 
     def committed(self, partitions: list[int]) -> dict[int, int]:
         """The committed offset of each partition of the input that has one; those of open transactions do not count."""
         return committed_offsets(self._consumer, self._input, partitions, self.poll)
 
     def release(self) -> None:
-        """Leaves the group, so that a standby has the lease at once; commits nothing."""
-        self.held = False
+        """Leaves the group, so that a standby has the lease at once; commits nothing. Once is enough."""
+        if self._released:
+            return
+        self.held, self._released = False, True
         # A member without a partition that is merely closed stays one until its session is over.
         self._consumer.unsubscribe()
         self._consumer.close()
@@ -118,3 +142,7 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+def _places(offsets: list[TopicPartition]) -> Places:
+    return frozenset((place.topic, place.partition, place.offset) for place in offsets)

@@ -87,6 +87,9 @@ class Outbox:
             left = call(timeout_s)
         except KafkaException as error:
             raise _failure("the producer", error.args[0]) from error
+        except SystemError as error:
+            # A fatal error is raised while callbacks run, and what is written in C fails within them.
+            raise RetriableError(f"a message could not be delivered: the producer failed: {error}") from error
         if self._failed is not None:
             raise _failure(self._failed_topic, self._failed)
         return left
@@ -96,9 +99,9 @@ class Outbox:
         try:
             self._producer.purge()
             self._producer.flush(POLL_S)
-        except KafkaException as error:
+        except (KafkaException, SystemError) as error:
             # Fenced, say: then there was nothing left to drop.
-            _log.info("a producer was given up", extra={"why": error.args[0].str()})
+            _log.info("a producer was given up", extra={"why": str(error)})
 
     def _send(self, topic: str, messages: list[Message]) -> None:
         if not messages:

@@ -19,7 +19,7 @@ from tests.sim.faults import Crash, Faults
 from tests.sim.groups import Group
 from tests.sim.log import Log, Stored
 from tests.sim.process import Process
-from tests.sim.transactions import Coordinator
+from tests.sim.transactions import Coordinator, Place
 
 LATENCY_S = 0.0005
 # A client asks again after this long without an answer (socket.timeout.ms), or after being told to (retry.backoff.ms).
@@ -59,9 +59,17 @@ class Cluster:
         self.topic_ids.setdefault(name, f"id-of-{name}")
         logs += [Log() for _ in range(partitions - len(logs))]
 
-    def append(self, topic: str, partition: int, value: bytes | None, key: bytes | None = None) -> int:
+    def append(
+        self,
+        topic: str,
+        partition: int,
+        value: bytes | None,
+        key: bytes | None = None,
+        timestamp_ms: int | None = None,
+    ) -> int:
         """A record of somebody outside of the simulation; returns its offset."""
-        return self.log(topic, partition).append(Stored(0, key, value, None, self.now_ms()))
+        at_ms = self.now_ms() if timestamp_ms is None else timestamp_ms
+        return self.log(topic, partition).append(Stored(0, key, value, None, at_ms))
 
     def stop_broker(self) -> None:
         """From now on nothing is answered."""
@@ -110,12 +118,12 @@ class Cluster:
             self.groups[name] = Group(self, name)
         return self.groups[name]
 
-    def write_marker(self, place: tuple[str, int] | str, writer: int, epoch: int, *, commit: bool) -> None:
+    def write_marker(self, place: Place, writer: int, *, commit: bool) -> None:
         """The end of a transaction reaches a partition, or a group's offsets."""
         if isinstance(place, str):
-            self.group(place).end_pending(writer, epoch, commit=commit)
+            self.group(place).end_pending(writer, commit=commit)
         else:
-            self.log(*place).end_transaction(writer, epoch, commit=commit, timestamp_ms=self.now_ms())
+            self.log(*place).end_transaction(writer, commit=commit, timestamp_ms=self.now_ms())
 
     def when_up(self, listener: Callable[[], object]) -> None:
         """Calls it once, when the broker is back; at once where it is not away."""

@@ -236,17 +236,12 @@ class SimConsumer:
             cursor.position = log.visible_end(committed_only=self._committed_only)
         elif at < 0:
             stored = self._cluster.group(self._group).offsets.get(partition)
-            return (
-                self._reset(partition, cursor, log, OFFSET_INVALID, NOT_STORED_TEXT)
-                if stored is None
-                else self._go(cursor, stored)
-            )
+            if stored is None:
+                return self._reset(partition, cursor, log, OFFSET_INVALID, NOT_STORED_TEXT)
+            cursor.position = stored
         if not log.first <= cursor.position <= log.end:
             return self._reset(partition, cursor, log, at, OUT_OF_RANGE_TEXT)
         return None
-
-    def _go(self, cursor: Cursor, offset: int) -> None:
-        cursor.position = offset
 
     def _reset(self, partition: Partition, cursor: Cursor, log: Log, at: int, text: str) -> Message | None:
         policy = self._settings.get("auto.offset.reset", "latest")

@@ -14,6 +14,7 @@
 | `late produce` | what was produced stays under way for `late_s` |
 | `failed produce` | a message cannot be delivered |
 | `slow markers` | the end of a transaction reaches its partitions only after up to `late_s`, one by one |
+| `system error` | the poll that would raise a fatal error raises SystemError, as the binding does at times |
 | `torn flush`, `full disk` | see `tests/sim/store.py` |
 | `slow fetch` | a consumer gets nothing this time, though there are records |
 | `outage` | the broker is away for up to `outage_s` from this request on |

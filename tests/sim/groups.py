@@ -72,7 +72,6 @@ class Group:
     members: dict[str, Member] = field(default_factory=dict)
     offsets: dict[Partition, int] = field(default_factory=dict)
     pending: dict[int, dict[Partition, int]] = field(default_factory=dict)
-    epochs: dict[int, int] = field(default_factory=dict)
 
     # --- members
 
@@ -192,17 +191,13 @@ class Group:
         self._check_committer(metadata, transactional=False)
         self.offsets |= offsets
 
-    def commit_pending(self, writer: int, epoch: int, offsets: dict[Partition, int], metadata: Metadata) -> None:
+    def commit_pending(self, writer: int, offsets: dict[Partition, int], metadata: Metadata) -> None:
         """Offsets in a transaction, seen by nobody before its marker."""
-        if epoch < self.epochs.get(writer, epoch):
-            raise RefusedError(KafkaError.INVALID_PRODUCER_EPOCH)
         self._check_committer(metadata, transactional=True)
-        self.epochs[writer] = epoch
         self.pending.setdefault(writer, {}).update(offsets)
 
-    def end_pending(self, writer: int, epoch: int, *, commit: bool) -> None:
+    def end_pending(self, writer: int, *, commit: bool) -> None:
         """The marker of a transaction."""
-        self.epochs[writer] = max(epoch, self.epochs.get(writer, epoch))
         offsets = self.pending.pop(writer, {})
         if commit:
             self.offsets |= offsets

@@ -2,10 +2,6 @@
 
 from dataclasses import dataclass
 
-from confluent_kafka import KafkaError
-
-from tests.sim.errors import RefusedError
-
 
 @dataclass(slots=True)
 class Stored:
@@ -28,8 +24,7 @@ class Log:
     def __init__(self) -> None:
         self.first = 0
         self.records: list[Stored] = []
-        # Per producer id: the newest epoch that has written here, and where its open transaction began.
-        self.epochs: dict[int, int] = {}
+        # Per producer id, where its open transaction began.
         self.open_from: dict[int, int] = {}
 
     @property
@@ -51,15 +46,8 @@ class Log:
             self.open_from.setdefault(record.writer, record.offset)
         return record.offset
 
-    def check_epoch(self, writer: int, epoch: int) -> None:
-        """Refuses a producer of which a newer instance has written or was fenced here."""
-        if epoch < self.epochs.get(writer, epoch):
-            raise RefusedError(KafkaError.INVALID_PRODUCER_EPOCH)
-        self.epochs[writer] = epoch
-
-    def end_transaction(self, writer: int, epoch: int, *, commit: bool, timestamp_ms: int) -> None:
+    def end_transaction(self, writer: int, *, commit: bool, timestamp_ms: int) -> None:
         """Writes the control marker, which takes up an offset, and decides the records before it."""
-        self.epochs[writer] = max(epoch, self.epochs.get(writer, epoch))
         began = self.open_from.pop(writer, None)
         for record in self.records[max(0, began - self.first) :] if began is not None else []:
             if record.writer == writer and record.open:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -57,7 +58,8 @@ class SimProducer:
         self._held_until_s = 0.0
         self._messages_max = int(settings.get("queue.buffering.max.messages", 100_000))
         self._bytes_max = int(settings.get("message.max.bytes", MESSAGE_BYTES_MAX))
-        self._timeout_s = int(settings.get("message.timeout.ms", 300_000)) / 1_000
+        # 0: it never ends.
+        self._timeout_s = int(settings.get("message.timeout.ms", 300_000)) / 1_000 or math.inf
         name = settings.get("transactional.id")
         self._session = None if name is None else TransactionSession(cluster, process, str(name), settings)
         if self._session is not None:
@@ -225,7 +227,7 @@ class SimProducer:
         log = self._cluster.log(*partition)
         writer = None
         if self._session is not None:
-            writer = self._session.check_arrival(partition, log)
+            writer = self._session.check_arrival(partition)
         for queued in batch:
             if queued.offset is None:
                 now_ms = self._cluster.now_ms()
@@ -262,6 +264,8 @@ class SimProducer:
     def _serve(self) -> int:
         """Calls back. A fatal error is raised here once, before any report, and reports then wait for the next poll."""
         if self._session is not None and (fatal := self._session.take_fatal()) is not None:
+            if self._cluster.faults.hit("system error", self._process.name):
+                raise SystemError("<class 'logging.LogRecord'> returned a result with an exception set")
             raise KafkaException(fatal)
         logger = self._settings.get("logger")
         while self._session is not None and self._session.log:
@@ -298,7 +302,8 @@ class SimProducer:
 
     def init_transactions(self, timeout: float = -1) -> None:
         with self._process.call("init_transactions"):
-            self._transactional().init(self._cluster.deadline(timeout))
+            session = self._transactional()
+            session.init(self._deadline(session, timeout))
 
     def begin_transaction(self) -> None:
         with self._process.call("begin_transaction"):
@@ -314,7 +319,8 @@ class SimProducer:
     def commit_transaction(self, timeout: float = -1) -> None:
         """Sends what is queued, then ends the transaction."""
         with self._process.call("commit_transaction"):
-            session, until_s = self._transactional(), self._cluster.deadline(timeout)
+            session = self._transactional()
+            until_s = self._deadline(session, timeout)
             if session.begin_end("commit"):
                 self._send_all(until_s)
                 session.check_not_failed()
@@ -329,10 +335,15 @@ class SimProducer:
     def abort_transaction(self, timeout: float = -1) -> None:
         """Drops what is queued, then ends the transaction."""
         with self._process.call("abort_transaction"):
-            session, until_s = self._transactional(), self._cluster.deadline(timeout)
+            session = self._transactional()
+            until_s = self._deadline(session, timeout)
             if session.begin_end("abort"):
                 self._fail(list(self._queue), error(KafkaError._PURGE_QUEUE, "Local: Purged in queue"))
                 session.end(until_s, commit=False)
+
+    def _deadline(self, session: TransactionSession, timeout: float) -> float:
+        """Without a timeout a call takes as long as a transaction may."""
+        return self._cluster.deadline(timeout if timeout >= 0 else session.timeout_s)
 
     def _transactional(self) -> TransactionSession:
         if self._session is None:

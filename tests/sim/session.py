@@ -18,7 +18,6 @@ from confluent_kafka import KafkaError, KafkaException
 from tests.sim.cluster import REQUEST_TIMEOUT_S, RETRY_S, Cluster
 from tests.sim.errors import FENCED_TEXT, NoAnswerError, RefusedError, conflict, error, raised, resumable, wrong_state
 from tests.sim.groups import Metadata, Partition
-from tests.sim.log import Log
 from tests.sim.process import Process
 
 TIMEOUT_MS_DEFAULT = 60_000
@@ -148,9 +147,8 @@ class TransactionSession:
         else:
             self._partitions |= new
 
-    def check_arrival(self, partition: Partition, log: Log) -> int:
-        """The broker's checks of a record that arrives; returns the producer id."""
-        log.check_epoch(self._writer, self._epoch)
+    def check_arrival(self, partition: Partition) -> int:
+        """The broker's check of records that arrive; returns the producer id."""
         self._cluster.coordinator.check_produce(self._name, self._writer, self._epoch, partition)
         return self._writer
 
@@ -177,7 +175,7 @@ class TransactionSession:
 
         def arrive() -> None:
             coordinator.check_offsets(self._name, self._writer, self._epoch, metadata.group)
-            group.commit_pending(self._writer, self._epoch, offsets, metadata)
+            group.commit_pending(self._writer, offsets, metadata)
 
         what = "add offsets to transaction"
         try:

@@ -286,6 +286,19 @@ def test_whoever_inits_after_a_commit_without_an_answer_settles_it_for_good() ->
         assert visible(cluster) == settled_as
 
 
+def test_a_poll_may_fail_with_system_error_where_the_producer_is_fenced() -> None:
+    cluster = cluster_of()
+    worker = settled(cluster, "a")[0]
+    producer = worker.begun(b"x")
+    worker.producer().init_transactions(5)
+    producer.produce("out", b"y")
+    cluster.faults.force("system error", "a")
+    with pytest.raises(SystemError):
+        producer.flush(5)
+    assert producer.poll(0) == 0
+    assert failure_code(lambda: producer.commit_transaction(5)) == KafkaError._FENCED
+
+
 def test_markers_arrive_one_by_one() -> None:
     cluster = cluster_of(rates={"slow markers": 1.0})
     worker = settled(cluster, "a")[0]

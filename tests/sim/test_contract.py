@@ -405,7 +405,7 @@ def test_a_transaction_that_is_over_its_time_is_aborted_and_its_producer_fenced(
 
 def test_a_late_commit_commits_the_next_transaction_too_early(world: World) -> None:
     topic, name = world.topic(), unique("writer")
-    producer = ready(world, name)
+    producer = ready(world, name, debug="eos")
     put(producer, topic, b"first")
     producer.commit_transaction(ANSWER_TIMEOUT_S)
     consumer = reader(world, topic)
@@ -445,7 +445,7 @@ def test_a_commit_is_repeated_silently_and_only_the_log_tells(world: World) -> N
 
 def test_after_a_late_commit_the_producer_may_still_add_offsets_and_commit(world: World) -> None:
     topic, name = world.topic(), unique("writer")
-    producer = ready(world, name)
+    producer = ready(world, name, debug="eos")
     put(producer, topic, b"half")
     assert world.late_end(name, commit=True) == 0
     assert read(reader(world, topic), end=2) == [(0, b"half")]
@@ -457,7 +457,7 @@ def test_after_a_late_commit_the_producer_may_still_add_offsets_and_commit(world
 
 def test_after_a_late_commit_records_for_the_same_partition_are_refused(world: World) -> None:
     topic, name = world.topic(), unique("writer")
-    producer = ready(world, name)
+    producer = ready(world, name, debug="eos")
     put(producer, topic, b"half")
     assert world.late_end(name, commit=True) == 0
     read(reader(world, topic), end=2)
@@ -470,7 +470,7 @@ def test_after_a_late_commit_records_for_the_same_partition_are_refused(world: W
 
 def test_a_late_abort_takes_the_next_transaction_along_and_its_commit_is_fatal(world: World) -> None:
     topic, name = world.topic(), unique("writer")
-    producer = ready(world, name)
+    producer = ready(world, name, debug="eos")
     put(producer, topic, b"lost")
     assert world.late_end(name, commit=False) == 0
     assert read(reader(world, topic), end=2) == []
@@ -478,11 +478,11 @@ def test_a_late_abort_takes_the_next_transaction_along_and_its_commit_is_fatal(w
     assert commit_it == Failure(KafkaError.INVALID_TXN_STATE, fatal=True)
 
 
-def test_a_late_end_of_an_older_epoch_is_refused(world: World) -> None:
+def test_an_end_of_an_older_epoch_is_refused(world: World) -> None:
     topic, name = world.topic(), unique("writer")
-    old = ready(world, name)
+    old = ready(world, name, debug="eos")
     put(old, topic, b"old")
-    new = ready(world, name)
+    new = ready(world, name, debug="eos")
     put(new, topic, b"new")
     assert failure(lambda: old.commit_transaction(ANSWER_TIMEOUT_S)) == FENCED
     new.commit_transaction(ANSWER_TIMEOUT_S)

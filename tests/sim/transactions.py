@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from tests.sim.cluster import Cluster
 
 MARKER_S = 0.001
+# What a transaction reaches: a partition, or the offsets of a group.
+Place = tuple[str, int] | str
 # The broker looks for transactions that are over their time this often.
 TIMEOUT_SCAN_S = 10.0
 
@@ -134,17 +136,15 @@ class Coordinator:
         outcome = "Commit" if commit else "Abort"
         self._cluster.note(f"transaction {known.name} epoch {known.epoch} Prepare{outcome}")
         known.state = f"Prepare{outcome}"
-        left = {*known.partitions, *known.groups}
+        left: set[Place] = {*known.partitions, *known.groups}
         if not left:
             self._complete(known, outcome)
         for place in sorted(left, key=str):
             self._send_marker(known, place, left, outcome)
 
-    def _send_marker(
-        self, known: Transaction, place: tuple[str, int] | str, left: set[tuple[str, int] | str], outcome: str
-    ) -> None:
+    def _send_marker(self, known: Transaction, place: Place, left: set[Place], outcome: str) -> None:
         """One marker arrives after its own delay, and while the broker is away not at all."""
-        cluster, writer, epoch = self._cluster, known.writer, known.epoch
+        cluster, writer = self._cluster, known.writer
         slow = cluster.faults.hit("slow markers", f"{known.name} {outcome}")
         delay_s = cluster.faults.random.uniform(0, cluster.faults.late_s) if slow else MARKER_S
 
@@ -152,7 +152,7 @@ class Coordinator:
             if cluster.down:
                 cluster.when_up(lambda: cluster.clock.after(delay_s, arrive))
                 return
-            cluster.write_marker(place, writer, epoch, commit=outcome == "Commit")
+            cluster.write_marker(place, writer, commit=outcome == "Commit")
             left.discard(place)
             if not left:
                 self._complete(known, outcome)

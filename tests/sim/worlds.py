@@ -46,7 +46,10 @@ class World(Protocol):
         """How many members the broker counts."""
 
     def late_end(self, transactional_id: str, *, commit: bool) -> int:
-        """An EndTxn v1 of the producer's current epoch arrives, as if it had been under way; the broker's answer."""
+        """An EndTxn v1 of the producer's current epoch arrives, as if it had been under way; the broker's answer.
+
+        The producer must have been made with `debug="eos"`.
+        """
 
     def fragile_producer(self, transactional_id: str, **settings: Any) -> Any:
         """A producer whose connections `hold_next_end` can break."""
@@ -161,9 +164,9 @@ class RealWorld:
 
     def producer(self, transactional_id: str | None = None, **settings: Any) -> Any:
         watch: dict[str, Any] = {}
-        if transactional_id is not None:
+        if transactional_id is not None and "debug" in settings:
             identity = self._identities[transactional_id] = _Identity()
-            watch = {"logger": identity.logger, "debug": "eos", "log_level": 7}
+            watch = {"logger": identity.logger, "log_level": 7}
         return Producer(
             {"bootstrap.servers": self._bootstrap, **watch, **_producer_settings(transactional_id, settings)}
         )

@@ -8,12 +8,12 @@ from numba import njit
 
 from features.arena import LINE_WORDS
 from features.bits import (
-    SCAN,
+    LINE_TAGS,
     WORD_BITS,
     bits_before,
     clear_bit,
     count_bits,
-    equal_halves,
+    equal_tags,
     has_bit,
     high_square,
     leading_zeros,
@@ -21,12 +21,13 @@ from features.bits import (
     next_bit,
     population,
     previous_bit,
-    put_where_less,
     rank_bits,
+    read_from_byte,
     set_bit,
     squares_about_mean,
     words_of,
     words_until,
+    write_from_byte,
 )
 from tests.oracle.events import signed
 
@@ -183,39 +184,38 @@ def test_equal_amounts_have_no_spread_at_all(amount: int, count: int) -> None:
 
 @compiled
 def _compared(heap, first, value):
-    return equal_halves(heap, first, value), words_until(heap, first, value)
+    return equal_tags(heap, first, value), words_until(heap, first, value)
 
 
-@given(
-    st.lists(st.integers(-3, 3), min_size=SCAN, max_size=SCAN),
-    st.integers(-3, 3),
-    st.integers(-3, 3),
-    st.integers(0, 3),
-)
-def test_words_are_compared_side_by_side(values: list[int], key: int, upper: int, first: int) -> None:
-    heap = np.full(SCAN + first, 9, np.int64)
-    halves = heap.view(np.int32)[2 * first : 2 * first + SCAN]
-    halves[:] = values
-    equal, _ = _compared(heap, first, (upper << 32) + (key & 0xFFFFFFFF))
-    assert int(equal) == sum((value == key) << k for k, value in enumerate(values))
-    heap[first : first + LINE_WORDS] = values[:LINE_WORDS]
-    _, until = _compared(heap, first, key)
-    assert int(until) == sum((values[k] <= key) << k for k in range(LINE_WORDS))
+@given(st.lists(st.integers(-3, 3), min_size=LINE_TAGS, max_size=LINE_TAGS), st.integers(-3, 3), st.integers(0, 3))
+def test_tags_are_compared_side_by_side(values: list[int], tag: int, first: int) -> None:
+    heap = np.full(LINE_TAGS // 4 + first, 9, np.int64)
+    heap.view(np.int16)[4 * first :] = values
+    equal, _ = _compared(heap, first, tag & 0xFFFF)
+    assert int(equal) == sum((value == tag) << k for k, value in enumerate(values))
+
+
+@given(st.lists(st.integers(-3, 3), min_size=LINE_WORDS, max_size=LINE_WORDS), st.integers(-3, 3), st.integers(0, 3))
+def test_words_are_compared_side_by_side(values: list[int], limit: int, first: int) -> None:
+    heap = np.full(LINE_WORDS + first, 9, np.int64)
+    heap[first:] = values
+    _, until = _compared(heap, first, limit)
+    assert int(until) == sum((value <= limit) << k for k, value in enumerate(values))
 
 
 @compiled
-def _put_where_less(rows, first, limit, value):
-    put_where_less(rows, 0, 2, first, limit, value)
+def _moved(heap, at, byte, word):
+    write_from_byte(heap, at, byte, word)
+    return read_from_byte(heap, at, byte)
 
 
-@given(st.lists(st.integers(-3, 3), min_size=LINE_WORDS, max_size=LINE_WORDS), st.integers(-4, 4), st.integers(0, 3))
-def test_words_are_put_where_those_of_another_row_are_less(values: list[int], limit: int, first: int) -> None:
-    rows = np.arange(3 * (LINE_WORDS + 4)).reshape(3, -1)
-    rows[0, first : first + LINE_WORDS] = values
-    expected = rows.copy()
-    expected[2, first : first + LINE_WORDS][np.array(values) < limit] = 99
-    _put_where_less(rows, first, limit, 99)
-    assert (rows == expected).all()
+@given(st.integers(0, 2), st.integers(0, 15), st.integers(-(2**63), 2**63 - 1))
+def test_words_begin_at_any_byte(at: int, byte: int, word: int) -> None:
+    heap = np.full(6, -77, np.int64)
+    expected = bytearray(heap.tobytes())
+    expected[8 * at + byte : 8 * at + byte + 8] = word.to_bytes(8, "little", signed=True)
+    assert _moved(heap, at, byte, word) == word
+    assert heap.tobytes() == expected
 
 
 @given(_rings(), st.data())

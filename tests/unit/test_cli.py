@@ -41,7 +41,8 @@ def commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str, 
 
 def test_the_promised_commands_are_there() -> None:
     promised = (
-        "run, replay, demo, bench, doctor, topics apply, features list, features backfill, state load, state inspect"
+        "run, replay, demo, bench, doctor, topics apply, features list, features backfill, state load, state inspect, "
+        "state verify, state checkpoints list, state restore"
     )
     assert {tuple(command.split()) for command in promised.split(", ")} <= set(commands(main))
 

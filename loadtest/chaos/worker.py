@@ -1,0 +1,139 @@
+"""One worker as a process that may be killed, frozen, and started anew on the state that it left."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+from loadtest.errors import LoadTestError
+
+HOST = "127.0.0.1"
+ANSWER_TIMEOUT_S = 2.0
+END_TIMEOUT_S = 60.0
+LOG_LINES_SHOWN = 15
+OVERRIDES = "TIDEGATE__"
+
+
+class Health(NamedTuple):
+    """What a worker says of itself; the role is empty where it says nothing."""
+
+    role: str = ""
+    ready: bool = False
+
+
+class Worker:
+    """`tidegate run`, with configuration, state and log in `folder`; they outlast the process."""
+
+    def __init__(self, folder: Path, bootstrap: str) -> None:
+        """Starts nothing yet; `config_file` is to be written before `start`."""
+        folder.mkdir()
+        self.name = folder.name
+        self.config_file = folder / "tidegate.toml"
+        self.log_file = folder / "worker.log"
+        self.port = _free_port()
+        self.frozen = False
+        self.bootstrap = bootstrap
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Starts the process, after which it takes some seconds until it is ready."""
+        arguments = ["run", "--config", str(self.config_file), "--bootstrap", self.bootstrap]
+        with self.log_file.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "engine.child", *arguments],
+                env=plain_environment(),
+                # Never written to: it ends when we do, and so tells the worker.
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                process_group=0,
+            )
+
+    @property
+    def exit_code(self) -> int | None:
+        """How the process that was started ended; None while it runs, and after `kill` or `stop`."""
+        return self._process.poll() if self._process is not None else None
+
+    @property
+    def running(self) -> bool:
+        """Whether there is a process, frozen or not."""
+        return self._process is not None and self._process.poll() is None
+
+    def health(self) -> Health:
+        """What it says at `/readyz`: nothing while it starts, is frozen, or is gone."""
+        if not self.running or self.frozen:
+            return Health()
+        try:
+            with closing(http.client.HTTPConnection(HOST, self.port, timeout=ANSWER_TIMEOUT_S)) as connection:
+                connection.request("GET", "/readyz")
+                answer = connection.getresponse()
+                return Health(json.loads(answer.read())["role"], answer.status == http.client.OK)
+        except OSError:
+            return Health()  # not listening yet, or not any more
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash would; returns once it is gone."""
+        if self._process is not None:
+            self._process.kill()
+            self._gone(self._process)
+
+    def freeze(self) -> None:
+        """SIGSTOP: it does nothing, and keeps its connections."""
+        self._signal(signal.SIGSTOP)
+        self.frozen = True
+
+    def thaw(self) -> None:
+        """SIGCONT: it goes on and knows of nothing."""
+        self._signal(signal.SIGCONT)
+        self.frozen = False
+
+    def ask_to_stop(self) -> None:
+        """SIGTERM: it drains and ends; `exit_code` tells when."""
+        self._signal(signal.SIGTERM)
+
+    def stop(self) -> None:
+        """SIGTERM, and waits; LoadTestError unless it ends well."""
+        self.ask_to_stop()
+        assert self._process is not None
+        try:
+            code = self._process.wait(END_TIMEOUT_S)
+        except subprocess.TimeoutExpired as error:
+            raise LoadTestError(f"{self.name} did not stop within {END_TIMEOUT_S:g} s\n{self.last_words()}") from error
+        if code != 0:
+            raise LoadTestError(f"{self.name} ended with exit code {code} on SIGTERM\n{self.last_words()}")
+        self._gone(self._process)
+
+    def last_words(self) -> str:
+        """The end of its log."""
+        if not self.log_file.exists():
+            return f"{self.name}: it never ran"
+        lines = self.log_file.read_text("utf-8", errors="replace").splitlines()[-LOG_LINES_SHOWN:]
+        return "\n".join([f"{self.name}, last lines of {self.log_file}:", *(f"  {line}" for line in lines)])
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def _gone(self, process: subprocess.Popen[bytes]) -> None:
+        process.wait(END_TIMEOUT_S)
+        if process.stdin is not None:
+            process.stdin.close()
+        self._process, self.frozen = None, False
+
+
+def plain_environment() -> dict[str, str]:
+    """Ours, without what would override the configuration under test."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(OVERRIDES)}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+    return port

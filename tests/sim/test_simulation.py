@@ -1,0 +1,90 @@
+"""Two workers on a simulated cluster, in which everything goes wrong that can: nothing is lost or decided twice.
+
+A seed that fails fails again: `scripts/simulate --seeds 1 --start SEED --trace`.
+"""
+
+import gc
+import logging
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from tests.provenance import commit
+from tests.sim.planted import AT_LEAST_ONCE, EXACTLY_ONCE, Planted
+from tests.sim.run import Outcome, Simulation
+
+FEW, MANY, SHARES = 10, 200, 10
+REPEATED = (0, 7)
+# A planted bug is found by one of so many seeds.
+BUG_SEEDS = 60
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """A worker has much to say about what goes wrong."""
+    # Not `logging.disable`: a broken connection is heard of in a producer's own log.
+    logger = logging.getLogger("tidegate")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    yield
+    logger.setLevel(before)
+
+
+def run(seed: int, delivery: str) -> Outcome:
+    try:
+        outcome = Simulation(seed, delivery).run()
+        gc.collect()  # dead processes are cycles of large arrays
+    except Exception as error:
+        error.add_note(f"seed {seed}, {delivery}, commit {commit()}")
+        raise
+    assert outcome.problems == [], f"seed {seed}, {delivery}, commit {commit()}"
+    return outcome
+
+
+@pytest.mark.parametrize("delivery", ["exactly_once", "at_least_once"])
+def test_a_few_runs(delivery: str) -> None:
+    outcomes = [run(seed, delivery) for seed in range(FEW)]
+    ended = sum((outcome.ended for outcome in outcomes), Counter[str]())
+    assert ended["crashed"] > FEW
+    assert ended["stopped"] == 2 * FEW
+    assert sum(outcome.commits for outcome in outcomes) > 5 * FEW
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", range(SHARES))
+def test_many_runs(share: int) -> None:
+    for seed in range(FEW + share, FEW + MANY, SHARES):
+        run(seed, "exactly_once")
+
+
+@pytest.mark.slow
+def test_many_runs_at_least_once() -> None:
+    for seed in range(FEW, FEW + MANY // 4):
+        run(seed, "at_least_once")
+
+
+@pytest.mark.parametrize("seed", REPEATED)
+def test_the_same_seed_gives_the_same_run(seed: int) -> None:
+    first, again = run(seed, "exactly_once"), run(seed, "exactly_once")
+    assert first == again
+    assert first.trace_hash != run(seed + 1, "exactly_once").trace_hash
+
+
+CASES = [("exactly_once", planted) for planted in EXACTLY_ONCE] + [
+    ("at_least_once", planted) for planted in AT_LEAST_ONCE
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("delivery", "planted"), CASES, ids=[f"{p.bug.__name__}-{delivery}" for delivery, p in CASES])
+def test_a_planted_bug_is_found(delivery: str, planted: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
+    planted.bug(monkeypatch)
+    for seed in range(BUG_SEEDS):
+        try:
+            found = Simulation(seed, delivery, planted.rates).run().problems
+        except Exception as error:  # noqa: BLE001 - whatever a bug leads to shows it
+            found = [repr(error)]
+        if found:
+            return
+    pytest.fail(f"{BUG_SEEDS} seeds did not find it")

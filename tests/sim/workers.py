@@ -1,0 +1,135 @@
+"""Simulated workers: the real worker, pipeline and delivery code of one process on a simulated cluster and disk."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+from engine.config import Config
+from engine.errors import FatalError, FencedError, RetriableError
+from engine.kafka.consume import Input
+from engine.kafka.deliver import Delivery, delivery_of
+from engine.kafka.journal import Journal
+from engine.kafka.lease import Lease
+from engine.worker import Worker
+from tests.pipelines import pipeline_of
+from tests.sim.clients import SimClients
+from tests.sim.cluster import Cluster
+from tests.sim.faults import Crash
+from tests.sim.process import Process
+from tests.sim.store import Disk, SimStore
+
+RESTART_S = 1.0
+
+
+class SimClock:
+    """A process's clock: waiting lets the others go on."""
+
+    def __init__(self, cluster: Cluster, process: Process) -> None:
+        self._cluster = cluster
+        self._process = process
+
+    def monotonic(self) -> float:
+        return self._cluster.clock.monotonic()
+
+    def time_ms(self) -> int:
+        return self._cluster.now_ms()
+
+    def wait(self, event: threading.Event, timeout_s: float) -> bool:
+        self._cluster.wait(self._process, self._cluster.clock.now_s + timeout_s, event.is_set)
+        return event.is_set()
+
+
+class Machine:
+    """Where one worker runs, again and again: its disk outlasts it. `ended` says how each process ended."""
+
+    def __init__(self, cluster: Cluster, config: Config, name: str) -> None:
+        self.cluster = cluster
+        self.name = name
+        self.disk = Disk()
+        self.ended: list[str] = []
+        self.worker: Worker | None = None
+        self._config = config
+        self._starts = 0
+        self._starts_at_s = 0.0
+        self._turns: Iterator[None] | None = None
+        self._process: Process | None = None
+        # While a call of its waits, others take their steps.
+        self._busy = False
+
+    @property
+    def runs(self) -> bool:
+        """Whether there is a process, if only one that stands still."""
+        return self._turns is not None
+
+    @property
+    def process(self) -> Process | None:
+        """The process, if there is one."""
+        return self._process if self.runs else None
+
+    def step(self) -> None:
+        """One turn of the worker, or its start once that is due."""
+        if self._busy:
+            return
+        if self._turns is None:
+            if self.cluster.clock.now_s >= self._starts_at_s:
+                self._starts += 1
+                self._process = self.cluster.process(f"{self.name}{self._starts}")
+                self._guarded(self._start)
+            return
+        assert self._process is not None
+        if not self._process.alive:
+            self._end("killed")
+        elif not self._process.paused:
+            self._guarded(self._turn)
+
+    def _guarded(self, action: Callable[[], None]) -> None:
+        self._busy = True
+        try:
+            action()
+        except Crash:
+            self._end("crashed")
+        except FencedError as error:
+            self._end(f"fenced: {error}")
+        except RetriableError as error:
+            self._end(f"no broker: {error}")
+        except FatalError as error:
+            if "no space" not in str(error):
+                raise
+            self.disk.full = False
+            self._end("disk full")
+        finally:
+            self._busy = False
+
+    def _start(self) -> None:
+        process = self._process
+        assert process is not None
+        clients = SimClients(self.cluster, process)
+        store = SimStore(self.disk, process)
+        pipeline = pipeline_of(self._config, store)
+        source = Input(self._config, clients)
+        journal, lease = Journal(self._config, clients), Lease(self._config, clients)
+        delivery: Delivery = delivery_of(self._config, lease, clients)
+        self._resources = ExitStack()
+        self._resources.callback(delivery.close)
+        self.worker = Worker(
+            self._config, pipeline, source, journal, lease, delivery, threading.Event(),
+            clock=SimClock(self.cluster, process),
+        )  # fmt: skip
+        self._turns = self.worker.turns()
+
+    def _turn(self) -> None:
+        assert self._turns is not None
+        if next(self._turns, "end") == "end":
+            self._resources.close()
+            self._end("stopped")
+
+    def _end(self, how: str) -> None:
+        self.cluster.note(f"{self.name} {how}")
+        self.ended.append(how)
+        if self._process is not None and how != "stopped":
+            self._process.kill()
+        # Kept as it is: closing a generator would run what a killed process does not.
+        self._buried = getattr(self, "_buried", [])
+        self._buried.append((self._turns, self.worker))
+        self._turns = self.worker = None
+        self._starts_at_s = self.cluster.clock.now_s + RESTART_S
