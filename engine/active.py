@@ -168,7 +168,7 @@ class Loop:
         metrics.lag_events = stage.source.lag_events(self.vector)
         behind = any(metrics.lag_events.values()) and self._newest_record_ms >= 0
         metrics.lag_seconds = max(0.0, (stage.clock.time_ms() - self._newest_record_ms) / 1000) if behind else 0.0
-        metrics.note_state(stage.pipeline.state)
+        stage.flusher.note()
         self._status_at = now + STATUS_INTERVAL_S
 
     def _find_new_partitions(self, now: float) -> None:

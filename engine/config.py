@@ -108,7 +108,7 @@ class Kafka(_Section, frozen=True):
     input: str = "transactions"
     application_id: str = "tidegate"
     delivery: Literal["exactly_once", "at_least_once"] = "exactly_once"
-    commit_interval_ms: int = 100
+    commit_interval_ms: int = 50
     batch_linger_ms: int = 2
     batch_events_max: int = 2_048
     partitions: int = 12
@@ -151,6 +151,19 @@ class EventFeatures(_Section, frozen=True):
                 raise ValueError(f"one_hot.{name}: {categories} must name categories, none of them empty")
 
 
+class Checkpointing(_Section, frozen=True):
+    """Copies of the state that it can be restored from; without `dir` none are made."""
+
+    dir: str = ""
+    interval_s: float = 300.0
+    keep: int = 3
+
+    def __post_init__(self) -> None:
+        if self.interval_s <= 0:
+            raise ValueError(f"interval_s: {self.interval_s} must be positive")
+        _at_least(self, 1, "keep")
+
+
 class State(_Section, frozen=True):
     """Windowed state on disk and in memory.
 
@@ -166,6 +179,7 @@ class State(_Section, frozen=True):
     ttl: str = ""
     dedupe_horizon: str = "1d"
     dedupe_entries_max: int = 1_048_576
+    checkpoints: Checkpointing = Checkpointing()
 
     def __post_init__(self) -> None:
         if self.flush_interval_s <= 0:

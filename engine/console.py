@@ -15,6 +15,8 @@ from engine.labels import Labels, read_labels
 from engine.replay import BATCH_EVENTS, ReplayFiles, ReplaySummary, replay
 from engine.sources import Coordinates, as_one_partition, read_records
 from engine.sources import Progress as BytesRead
+from engine.state.verify import Verdict
+from engine.upkeep import verifications
 
 
 @contextmanager
@@ -108,3 +110,21 @@ def load_with_progress(
             records, config, dead_letters=dead_letters, advance=lambda summary: advance(summary.events)
         )
     return summary, time.perf_counter() - started
+
+
+def verify_with_progress(config: Config, *, with_checkpoints: bool) -> dict[str, Verdict]:
+    """Verifies the state, and every checkpoint if asked to; the verdicts by name. Raises as `verifications`."""
+    verdicts = {}
+    for name, database, verify in verifications(config, with_checkpoints=with_checkpoints):
+        done = BytesRead(sum(file.stat().st_size for file in database.glob("*.sst")))
+        with progress_bar(f"verifying {name}", done, "rows") as advance:
+            verdicts[name] = verify(_advancing(done, advance))
+    return verdicts
+
+
+def _advancing(done: BytesRead, advance: Callable[[int], None]) -> Callable[[Verdict], None]:
+    def advanced(verdict: Verdict) -> None:
+        done.bytes_read = verdict.bytes
+        advance(verdict.rows)
+
+    return advanced

@@ -6,6 +6,7 @@ from engine.clock import Clock
 from engine.config import State
 from engine.crashpoints import reached
 from engine.pipeline import Pipeline
+from engine.state.checkpoints import Checkpoints
 
 # A flush writes at least this many entities between two micro-batches, and more than a batch can make dirty, so that
 # it ends before the next one is due.
@@ -28,6 +29,7 @@ class Flusher:
     pipeline: Pipeline
     settings: State
     clock: Clock
+    checkpoints: Checkpoints | None = None
     _due_at: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -50,10 +52,25 @@ class Flusher:
     def advance(self, events: int) -> None:
         """Writes a slice of the snapshot, if there is one, after a batch of so many events."""
         if self.pipeline.state.flushing and self.pipeline.state.continue_flush(FLUSH_SLICE_ENTITIES + events):
-            self.pipeline.metrics.flushes += 1
+            self._flushed()
 
     def whole(self, position: Position) -> None:
         """Writes all of it now."""
         self.begin(position)
         self.pipeline.state.finish_flush()
+        self._flushed()
+
+    def _flushed(self) -> None:
+        """What is on disk now may be due for a checkpoint; FatalError where there is no room for one."""
         self.pipeline.metrics.flushes += 1
+        now, store = self.clock.monotonic(), self.pipeline.state.store
+        if self.checkpoints is not None and store is not None and self.checkpoints.due(now):
+            self.checkpoints.begin(store, now)
+
+    def note(self) -> None:
+        """Numbers that need not be fresher than a second; FatalError where a checkpoint could not be made."""
+        metrics = self.pipeline.metrics
+        metrics.note_state(self.pipeline.state)
+        if self.checkpoints is not None:
+            self.checkpoints.settle()
+            metrics.checkpoint_age_s = self.checkpoints.age_s()

@@ -22,7 +22,8 @@ from engine.decode import Decoder
 from engine.errors import ConfigError, FatalError
 from engine.events import Batch, Bool, Int64, Records, select
 from engine.replay import create, dead_letter_line, flush_when_full
-from engine.state.peek import DATABASE, is_held
+from engine.state.peek import is_held
+from engine.state.store import DATABASE
 from features.arena import NEVER
 
 LOADING = "loading"

@@ -24,6 +24,9 @@ LINGER_MS = 2.0
 # It drops the oldest records, read or not: three quarters of what it keeps of decisions, at 1 KiB each.
 EMBEDDED_BACKLOG_EVENTS_MAX = PARTITIONS * RETAINED_BYTES // 1024 * 3 // 4
 
+# Settings of Kafka that are the user's, and not of this one run.
+HEEDED = ("TIDEGATE__KAFKA__CLIENT__", "TIDEGATE__KAFKA__DELIVERY", "TIDEGATE__KAFKA__COMMIT_INTERVAL_MS")
+
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
@@ -50,7 +53,7 @@ def sandbox(bootstrap: str | None) -> Iterator[Sandbox]:
     """Starts a worker on that Kafka, or on an embedded broker; takes everything away again afterwards.
 
     The configuration is the default profile. Of the environment it heeds all but `TIDEGATE__KAFKA__*`, and of these
-    the client settings where a Kafka is named. Raises as `topics.apply` does.
+    the `HEEDED` ones where a Kafka is named. Raises as `topics.apply` does.
     """
     with ExitStack() as resources_open:
         folder = Path(resources_open.enter_context(tempfile.TemporaryDirectory(prefix="tidegate-")))
@@ -61,7 +64,7 @@ def sandbox(bootstrap: str | None) -> Iterator[Sandbox]:
             environment["TIDEGATE__KAFKA__DELIVERY"] = "at_least_once"
             environment["TIDEGATE__KAFKA__CLIENT__FETCH_WAIT_MAX_MS"] = str(EMBEDDED_FETCH_WAIT_MS)
         else:
-            environment = _environment(bootstrap, folder, ("TIDEGATE__KAFKA__CLIENT__",))
+            environment = _environment(bootstrap, folder, HEEDED)
         config = parse_config(default_profile(), folder, environment, "default profile")
         topics = wanted_topics(config)
         names = [topic.name for topic in topics]

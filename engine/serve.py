@@ -1,19 +1,25 @@
 """One worker with everything around it: logs, admin endpoint, connections, the loop."""
 
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
-from engine.assemble import assemble
+from engine.assemble import assemble, load_rates, rules_of
 from engine.config import Config
 from engine.kafka.client import admin_settings
 from engine.kafka.consume import Input
 from engine.kafka.deliver import Delivery, delivery_of
 from engine.kafka.journal import Journal
 from engine.kafka.lease import Lease
+from engine.kafka.offsets import ask_committed
 from engine.kafka.topics import cluster_identity
 from engine.observe.logs import set_up_logs
 from engine.observe.server import AdminServer
 from engine.pipeline import Pipeline
+from engine.state.checkpoints import Checkpoints
+from engine.state.damage import DamageError
+from engine.state.manifest import Manifest
+from engine.state.peek import read_header
+from engine.upkeep import checkpoints_of
 from engine.worker import Worker
 
 
@@ -23,6 +29,7 @@ def connected(
     stop: threading.Event,
     resources_open: ExitStack,
     *,
+    checkpoints: Checkpoints | None = None,
     accept_cold_state: bool = False,
 ) -> Worker:
     """A worker with its clients; raises as `Input`."""
@@ -30,7 +37,17 @@ def connected(
     journal = resources_open.enter_context(Journal(config))
     lease = resources_open.enter_context(Lease(config))
     delivery: Delivery = resources_open.enter_context(delivery_of(config, lease))
-    return Worker(config, pipeline, source, journal, lease, delivery, stop, accept_cold_state=accept_cold_state)
+    return Worker(
+        config,
+        pipeline,
+        source,
+        journal,
+        lease,
+        delivery,
+        stop,
+        checkpoints=checkpoints,
+        accept_cold_state=accept_cold_state,
+    )
 
 
 def serve(config: Config, stop: threading.Event, *, accept_cold_state: bool = False) -> None:
@@ -38,9 +55,15 @@ def serve(config: Config, stop: threading.Event, *, accept_cold_state: bool = Fa
     set_up_logs(config.observe)
     with ExitStack() as resources_open:
         # A broker that is away is noticed before anything that takes time.
-        cluster_identity(admin_settings(config), config.kafka.input)
+        cluster_id, topic_id = cluster_identity(admin_settings(config), config.kafka.input)
+        checkpoints = None
+        if config.state.checkpoints.dir:
+            checkpoints = resources_open.enter_context(closing(checkpoints_of(config)))
+            _restore_where_needed(config, checkpoints, (cluster_id, topic_id))
         pipeline = assemble(config, resources_open, with_features=config.kafka.decision_features)
-        worker = connected(config, pipeline, stop, resources_open, accept_cold_state=accept_cold_state)
+        worker = connected(
+            config, pipeline, stop, resources_open, checkpoints=checkpoints, accept_cold_state=accept_cold_state
+        )
         metrics = pipeline.metrics
 
         def alive() -> tuple[bool, dict[str, object]]:
@@ -51,3 +74,35 @@ def serve(config: Config, stop: threading.Event, *, accept_cold_state: bool = Fa
 
         resources_open.enter_context(AdminServer(config.observe.address, metrics, alive, ready))
         worker.run()
+
+
+def _restore_where_needed(config: Config, checkpoints: Checkpoints, ids: tuple[str | None, str | None]) -> None:
+    """Puts the newest checkpoint that is not ahead in the place of a state that is missing, damaged or ahead.
+
+    Where there is none, what follows says what to do.
+    """
+    folder = config.path(config.state.dir)
+    try:
+        header = read_header(folder)
+        stored = header.vector if header is not None else None
+    except DamageError:
+        stored = None
+    committed = ask_committed(config, settled=False)
+    if stored is not None:
+        if not _is_ahead(stored, committed):
+            return
+        # Offsets of a commit that was answered may not be there yet.
+        committed = ask_committed(config, settled=True)
+        if not _is_ahead(stored, committed):
+            return
+    rules = rules_of(config, load_rates(config))
+
+    def usable(manifest: Manifest) -> bool:
+        return manifest.fingerprint == rules and (manifest.cluster_id, manifest.topic_id) == ids
+
+    if committed:
+        checkpoints.restore_newest(committed, folder, usable)
+
+
+def _is_ahead(stored: dict[int, int], committed: dict[int, int]) -> bool:
+    return any(offset > committed.get(partition, -1) for partition, offset in stored.items())

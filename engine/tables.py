@@ -1,4 +1,4 @@
-"""Tables that people read in a terminal: the features there are, the state of one entity, dead letters."""
+"""What people read in a terminal: features, the state of one entity, dead letters, damage, checkpoints."""
 
 from datetime import UTC, datetime
 from itertools import groupby
@@ -12,7 +12,9 @@ from engine.catalog import Entry
 from engine.config import Config
 from engine.inspect import Inspection
 from engine.letters import Letter, ReasonCount, Survey, Values
+from engine.state.checkpoints import PREFIX, Checkpoint
 from engine.state.header import Header
+from engine.state.verify import Verdict
 from features.arena import NEVER
 
 # Where the output is no terminal, lines are as long as on a wide one.
@@ -154,6 +156,34 @@ def printable(text: str) -> str:
 
 def _not_shown(older: int) -> str:
     return f"; {older} older ones are not shown" if older > 0 else ""
+
+
+def print_verdict(name: str, verdict: Verdict) -> None:
+    """One line, and one for each problem."""
+    entities = ", ".join(f"{count:,} of {entity}" for entity, count in verdict.entities.items())
+    standing = f"flush {verdict.header.sequence:,}" if verdict.header else "no header"
+    read = f"{verdict.rows:,} rows read ({standing}; {entities or 'no entities'}; {verdict.event_ids:,} event ids)"
+    lines = [f"{name}: {'sound' if verdict.sound else 'DAMAGED'}; {read}", *(f"  {one}" for one in verdict.problems)]
+    if verdict.problem_count > len(verdict.problems):
+        lines.append(f"  and {verdict.problem_count - len(verdict.problems):,} more")
+    _console().print(escape("\n".join(lines)), soft_wrap=True)
+
+
+def print_checkpoints(checkpoints: list[Checkpoint], now_ms: int) -> None:
+    """One line each."""
+    table = _table(
+        "checkpoints", ["sequence", "made", "age", "MiB", "stands at (partition: offset)", "whole"], ("MiB",)
+    )
+    for checkpoint in checkpoints:
+        manifest, cells = checkpoint.manifest, [checkpoint.folder.name.removeprefix(PREFIX)]
+        if manifest is not None:
+            age_s = max(0, now_ms - manifest.created_at_ms) // 1000
+            places = ", ".join(f"{partition}: {offset}" for partition, offset in manifest.vector.items())
+            cells += [moment(manifest.created_at_ms), f"{age_s:,} s", f"{manifest.bytes / 2**20:,.1f}", places]
+        else:
+            cells += ["-"] * 4
+        table.add_row(*map(escape, cells), escape(checkpoint.problem or "yes"))
+    _console().print(table)
 
 
 def moment(time_ms: int) -> str:

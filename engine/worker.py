@@ -27,7 +27,8 @@ from engine.kafka.journal import Journal
 from engine.kafka.lease import Lease, LeaseLostError
 from engine.kafka.transaction import DoubtError
 from engine.pipeline import Pipeline
-from engine.recovery import Origin, plan_recovery, wrong_origin
+from engine.recovery import Origin, Plan, plan_recovery, wrong_origin
+from engine.state.checkpoints import Checkpoints
 
 _log = logging.getLogger("tidegate.worker")
 
@@ -49,6 +50,7 @@ class Worker:
     delivery: Delivery
     stop: threading.Event
     clock: Clock = SYSTEM_CLOCK
+    checkpoints: Checkpoints | None = None
     accept_cold_state: bool = False
     ready: bool = False
     loop: Loop | None = None
@@ -58,7 +60,7 @@ class Worker:
     _status_at: float = 0.0
 
     def __post_init__(self) -> None:
-        self.flusher = Flusher(self.pipeline, self.config.state, self.clock)
+        self.flusher = Flusher(self.pipeline, self.config.state, self.clock, self.checkpoints)
         self.follower = Follower(
             self.pipeline,
             self.source,
@@ -99,21 +101,22 @@ class Worker:
         committed, bounds = self.lease.committed(self.source.partitions), self.source.bounds()
         # A commit is answered before everybody can see its offsets: who is ahead is judged once nothing is pending.
         stored = state.header.vector
-        plan = plan_recovery(
-            stored,
-            {partition: max(offset, stored.get(partition, 0)) for partition, offset in committed.items()},
-            bounds,
-            loaded=state.header.loaded,
-            accept_cold_state=self.accept_cold_state,
-        )
+        plan = self._plan({p: max(offset, stored.get(p, 0)) for p, offset in committed.items()}, bounds)
         if plan.cold:
             self._begin_cold(bounds)
         position = plan.begin | {partition: start for partition, (start, _) in plan.replay.items()}
-        end, commits, offset = self.journal.end(), state.header.commits, state.header.progress_offset
-        if offset > end:
-            _log.warning("the progress topic was made anew", extra={"offset": offset, "end": end})
-            commits, offset = 0, 0
+        (first, end), commits, offset = self.journal.bounds(), state.header.commits, state.header.progress_offset
+        if not first <= offset <= end:
+            # Made anew, or retention took what follows: the numbers are those of the first record that there is.
+            _log.warning("progress is not there", extra={"offset": offset, "first": first, "end": end})
+            commits, offset = 0, first
         self.follower.start(position, commits, offset)
+
+    def _plan(self, committed: dict[int, int], bounds: dict[int, tuple[int, int]]) -> Plan:
+        header = self.pipeline.state.header
+        return plan_recovery(
+            header.vector, committed, bounds, loaded=header.loaded, accept_cold_state=self.accept_cold_state
+        )
 
     def _check_origin(self) -> None:
         header, source = self.pipeline.state.header, self.source
@@ -172,7 +175,7 @@ class Worker:
         metrics, now = self.pipeline.metrics, self.clock.monotonic()
         metrics.role, metrics.replay_remaining = role, self.follower.remaining
         if now >= self._status_at:
-            metrics.note_state(self.pipeline.state)
+            self.flusher.note()
             self._status_at = now + STATUS_INTERVAL_S
 
     def _keep(self, taken: int) -> None:
@@ -199,6 +202,8 @@ class Worker:
         self.delivery.open(tenure)
         committed, bounds = self.lease.committed(self.source.partitions), self.source.bounds()
         self._check_nobody_else_committed(committed, tenure)
+        # Who is ahead is refused now; what retention has taken since was followed before.
+        self._plan(committed, {partition: (0, end) for partition, (_, end) in bounds.items()})
         self.follower.hear_to(self.journal.end())
         self.follower.take_rest(committed)
         _log.info("replaying into the state", extra={"events": self.follower.remaining})
@@ -218,7 +223,7 @@ class Worker:
         stage = Stage(
             self.config, self.pipeline, self.source, self.journal, self.lease, self.delivery, self.flusher, self.clock
         )
-        self.loop = Loop(stage, vector, self.follower.sequence, tenure)
+        self.loop = Loop(stage, vector, max(self.follower.sequence, self.pipeline.state.header.commits), tenure)
 
     def _check_nobody_else_committed(self, committed: dict[int, int], tenure: int) -> None:
         """FencedError where the offsets moved in a tenure of ours, and not by us."""

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
@@ -64,17 +65,23 @@ def kafka_bootstrap() -> str:
     pytest.skip(why)
 
 
-@pytest.fixture
-def topic_factory(kafka_bootstrap: str) -> Iterator[TopicFactory]:
-    """Topics of the test's own on the real broker."""
-    conf = {"bootstrap.servers": kafka_bootstrap}
+@contextmanager
+def own_topics(bootstrap: str) -> Iterator[TopicFactory]:
+    """Makes topics, and deletes them at the end."""
     made: list[str] = []
 
     def make(name: str = "topic", partitions: int = 1, config: dict[str, str] | None = None) -> str:
         unique = f"test-{name}-{uuid4().hex[:12]}"
-        topics.apply(conf, [topics.TopicSpec(unique, partitions, 1, config or {})])
+        topics.apply({"bootstrap.servers": bootstrap}, [topics.TopicSpec(unique, partitions, 1, config or {})])
         made.append(unique)
         return unique
 
     yield make
-    delete_topics(kafka_bootstrap, made)
+    delete_topics(bootstrap, made)
+
+
+@pytest.fixture
+def topic_factory(kafka_bootstrap: str) -> Iterator[TopicFactory]:
+    """Topics of the test's own on the real broker."""
+    with own_topics(kafka_bootstrap) as factory:
+        yield factory

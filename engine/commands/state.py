@@ -92,3 +92,64 @@ def inspect(
         print_json(found.as_json())
     else:
         print_inspection(found, rows)
+
+
+@state.command()
+@config_option
+@click.option("--checkpoints", "with_checkpoints", is_flag=True, help="Verify every checkpoint too.")
+@json_option
+def verify(config_file: str | None, with_checkpoints: bool, as_json: bool) -> None:
+    """Read every row of the state and check all that can be checked; exit 1 where it is damaged.
+
+    A worker may be running on it.
+    """
+    from engine.console import verify_with_progress
+    from engine.tables import print_verdict
+
+    verdicts = verify_with_progress(required_config(config_file), with_checkpoints=with_checkpoints)
+    if as_json:
+        print_json({name: verdict.as_json() for name, verdict in verdicts.items()})
+    else:
+        for name, verdict in verdicts.items():
+            print_verdict(name, verdict)
+    if not all(verdict.sound for verdict in verdicts.values()):
+        click.get_current_context().exit(1)
+
+
+@state.group()
+def checkpoints() -> None:
+    """Copies of the state in state.checkpoints.dir."""
+
+
+@checkpoints.command("list")
+@config_option
+@json_option
+def list_checkpoints(config_file: str | None, as_json: bool) -> None:
+    """Show every checkpoint, oldest first; checksums are looked at by `tidegate state verify --checkpoints`."""
+    from engine.state.checkpoints import wall_clock_ms
+    from engine.tables import print_checkpoints
+    from engine.upkeep import checkpoints_of
+
+    entries = checkpoints_of(required_config(config_file)).entries()
+    if as_json:
+        print_json([entry.as_json() for entry in entries])
+    else:
+        print_checkpoints(entries, wall_clock_ms())
+
+
+@state.command()
+@click.argument("sequence", type=click.IntRange(1))
+@config_option
+@json_option
+def restore(sequence: int, config_file: str | None, as_json: bool) -> None:
+    """Make checkpoint SEQUENCE the state; the state that is there stays beside it. No worker may be running on it."""
+    from engine.upkeep import restore_checkpoint
+
+    manifest, quarantine = restore_checkpoint(required_config(config_file), sequence)
+    if as_json:
+        print_json({"sequence": sequence, "vector": manifest.vector, "quarantine": quarantine and str(quarantine)})
+        return
+    places = ", ".join(f"{partition}: {offset}" for partition, offset in manifest.vector.items())
+    click.echo(f"checkpoint {sequence} is the state now; a worker replays from (partition: offset) {places}")
+    if quarantine is not None:
+        click.echo(f"what was there is kept in {quarantine}; nothing needs it any longer")

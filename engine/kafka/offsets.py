@@ -5,7 +5,9 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
+from engine.config import Config
 from engine.errors import RetriableError
+from engine.kafka.client import KAFKA, Clients, consumer_settings
 
 ANSWER_TIMEOUT_S = 10.0
 # What a broker answers for a moment: after its start, whenever coordinators move, and, to those who read committed
@@ -18,6 +20,23 @@ NOT_YET = (
 )
 ASK_AGAIN_S = 0.1
 ATTEMPTS = 100
+
+
+def ask_committed(config: Config, *, settled: bool, clients: Clients = KAFKA) -> dict[int, int]:
+    """The committed offsets of the application's input, asked for by somebody who is no member of its group.
+
+    `settled`: waits while a transaction is open that would change them. Raises as `committed_offsets`, and
+    RetriableError where nobody knows the topic's partitions.
+    """
+    isolation = "read_committed" if settled else "read_uncommitted"
+    consumer = clients.consumer(consumer_settings(config) | {"isolation.level": isolation})
+    try:
+        found = consumer.list_topics(config.kafka.input, timeout=ANSWER_TIMEOUT_S).topics[config.kafka.input]
+        return committed_offsets(consumer, config.kafka.input, found.partitions, consumer.poll)
+    except KafkaException as error:
+        raise RetriableError(f"committed offsets cannot be read: {error.args[0].str()}") from error
+    finally:
+        consumer.close()
 
 
 def committed_offsets(

@@ -77,15 +77,12 @@ class Resender:
         """
         self._call("no transaction can be begun", self._producer.begin_transaction)
         self._open = True
-        places: list[tuple[int, int] | None] = [None] * len(letters)
-        refused: list[tuple[Resent, KafkaError]] = []
+        reports: dict[int, tuple[KafkaError | None, Message]] = {}
 
         def note(row: int) -> Callable[[KafkaError | None, Message], None]:
             def on_delivery(error: KafkaError | None, message: Message) -> None:
-                if error is None:
-                    places[row] = message.partition(), message.offset()
-                else:
-                    refused.append((letters[row], error))
+                # An exception may be on its way meanwhile, when nothing can be asked of a message.
+                reports[row] = error, message
 
             return on_delivery
 
@@ -99,9 +96,11 @@ class Resender:
                 note(row),
             )  # fmt: skip
         self._call("records cannot be sent", lambda: self._producer.flush(ANSWER_TIMEOUT_S))
-        if refused:
-            raise self._refusal(*refused[0])
-        for (partition, to), sent in _by_mark(letters, places).items():
+        marks: dict[tuple[int, str], list[Sent]] = defaultdict(list)
+        for row, resent in enumerate(letters):
+            place = self._place(resent, *reports.get(row, (None, None)))
+            marks[resent.letter.partition, resent.to].append(Sent(resent.letter.offset, *place, resent.attempt))
+        for (partition, to), sent in marks.items():
             headers = [(SCHEMA, MARK_SCHEMA.encode())]
             self._produce(self._letters_topic, Mark(to, sent).encode(), None, partition, 0, headers, None)
         self._commit()
@@ -110,8 +109,8 @@ class Resender:
         """Where it is in doubt nothing more may be sent: a commit that is still under way might end the next one."""
         doubt = "it is unclear whether letters were sent; the next replay finds out"
         broken, self._open = self._connection.broken, False
-        self._call(doubt, self._producer.commit_transaction)
-        self._producer.poll(0)
+        self._call(doubt, lambda: self._producer.commit_transaction(ANSWER_TIMEOUT_S))
+        self._call(doubt, lambda: self._producer.poll(0))
         if self._connection.broken != broken:
             raise RetriableError(f"{doubt}: a connection broke meanwhile")
 
@@ -134,6 +133,8 @@ class Resender:
                 self._producer.poll(POLL_S)
                 continue
             except KafkaException as error:
+                # Where the producer has failed before, that says more.
+                self._call("the producer failed", lambda: self._producer.poll(0))
                 raise FatalError(f"{topic}: a record cannot be sent: {error.args[0].str()}") from error
             return
 
@@ -153,6 +154,14 @@ class Resender:
 
     def _fenced(self) -> FencedError:
         return FencedError(f"another replay of {self._letters_topic} has begun and goes on with what is left")
+
+    def _place(self, resent: Resent, error: KafkaError | None, message: Message | None) -> tuple[int, int]:
+        """Where a record went, as its report says; raises where there is none, or one of a failure."""
+        if error is not None:
+            raise self._refusal(resent, error)
+        if message is None:
+            raise RetriableError(f"no answer came for a record for {resent.to}; nothing of this transaction was sent")
+        return message.partition(), message.offset()
 
     def _refusal(self, resent: Resent, error: KafkaError) -> TidegateError:
         """Why a record was not delivered."""
@@ -175,13 +184,3 @@ class Resender:
             # It keeps readers of the input waiting; where it cannot be aborted, the broker or the next replay does.
             with contextlib.suppress(KafkaException):
                 self._producer.abort_transaction(ANSWER_TIMEOUT_S)
-
-
-def _by_mark(letters: Sequence[Resent], places: Sequence[tuple[int, int] | None]) -> dict[tuple[int, str], list[Sent]]:
-    """What each mark holds, by partition of the letters and topic that they went to."""
-    marks: dict[tuple[int, str], list[Sent]] = defaultdict(list)
-    for resent, place in zip(letters, places, strict=True):
-        if place is None:
-            raise RetriableError(f"no answer came for a record for {resent.to}; nothing of this transaction was sent")
-        marks[resent.letter.partition, resent.to].append(Sent(resent.letter.offset, *place, resent.attempt))
-    return marks

@@ -7,6 +7,7 @@ one micro-batch at most.
 import time
 from collections import Counter
 from collections.abc import Iterator
+from math import nan
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -102,6 +103,7 @@ class Metrics:
         self.cache_misses = 0
         self.dirty_bytes = 0
         self.flushes = 0
+        self.checkpoint_age_s: float | None = None
         self.event_to_decision = Histogram(LATENCY_BOUNDS_S)
         self.batch_events = Histogram(BATCH_BOUNDS)
         self.inference_rows = Histogram(BATCH_BOUNDS)
@@ -187,6 +189,8 @@ class MetricsCollector(Collector):
         yield _gauge("state_entities", "Entities that the state has seen.", "entity", m.state_entities)
         yield GaugeMetricFamily("tidegate_consumer_lag_seconds", "Age of the newest read record.", m.lag_seconds)
         yield GaugeMetricFamily("tidegate_state_dirty_bytes", "Entity state not yet on disk.", m.dirty_bytes)
+        age_s = nan if m.checkpoint_age_s is None else m.checkpoint_age_s
+        yield GaugeMetricFamily("tidegate_checkpoint_age_seconds", "Age of the newest checkpoint.", age_s)
         yield GaugeMetricFamily("tidegate_replay_remaining_events", "Records left to replay.", m.replay_remaining)
         yield InfoMetricFamily("tidegate_model", "The models in use.", {**m.model, "role": "champion"})
 

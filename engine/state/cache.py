@@ -12,6 +12,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from engine.errors import FatalError
+from engine.state.damage import WAY_OUT, DamageError
 from engine.state.keys import entity_keys, parsed_entity_keys
 from engine.state.store import Store
 from features.arena import (
@@ -182,7 +183,7 @@ class HotCache:
     def read_back(self, blobs: list[bytes], slots: Int64, settle: Settle = nothing_to_settle) -> Int32 | None:
         """Unpacks one blob into each of these empty slots, and makes room first if need be: then as `make_room`.
 
-        FatalError where a blob is not what was packed.
+        DamageError where a blob is not what was packed.
         """
         for blob, slot in zip(blobs, slots.tolist(), strict=True):
             if checksum(memoryview(blob)[:-CHECKSUM_BYTES]) != blob[-CHECKSUM_BYTES:]:
@@ -208,8 +209,8 @@ class HotCache:
         self.heap_top = top
         return moved
 
-    def _damaged(self, slot: int) -> FatalError:
-        return FatalError(f"state of entity {int(self.hashes(np.array([slot]))[0]):016x} is damaged")
+    def _damaged(self, slot: int) -> DamageError:
+        return DamageError(f"state of entity {int(self.hashes(np.array([slot]))[0]):016x} is damaged; {WAY_OUT}")
 
     def ring_lengths(self, kind: int, found: Int32) -> Int64:
         """Events in the ring of the kind-th entity of each row of `find`'s answer."""

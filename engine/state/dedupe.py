@@ -4,12 +4,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.events import Batch
-from engine.state.keys import partition_prefix, segment_key
+from engine.state.damage import WAY_OUT, DamageError
+from engine.state.keys import parsed_segment_key, partition_prefix, segment_key
 from engine.state.store import FlushFile, Store
 from features.arena import NEVER
 from features.dedupe import FIRST, NEXT, accept, rebuild
 
 SEGMENT_ENTRIES = 4_096
+# Hash and clock.
+ENTRY_BYTES = 16
 
 
 class PartitionDedupe:
@@ -80,16 +83,30 @@ class PartitionDedupe:
         return [segment_key(partition, segment) for segment in expired], rows
 
     def load(self, partition: int, store: Store) -> None:
-        """Reads the live segments back."""
+        """Reads the live segments back; DamageError where entries are missing."""
+        loaded = 0
         for key, value in store.scan(partition_prefix(partition)):
-            segment = int.from_bytes(key[5:], "big")
-            columns = np.frombuffer(value, np.uint64)
-            entries = np.arange(len(columns) // 2) + segment * SEGMENT_ENTRIES
+            _, segment = parsed_segment_key(key)
+            entries, columns = segment_entries(segment, value), np.frombuffer(value, np.uint64)
             live = (entries >= self.counters[FIRST]) & (entries < self.counters[NEXT])
+            loaded += int(np.count_nonzero(live))
             places = entries[live] & (len(self.hashes) - 1)
             self.hashes[places] = columns[: len(entries)][live]
             self.clocks_ms[places] = columns[len(entries) :].view(np.int64)[live]
+        wanted = int(self.counters[NEXT] - self.counters[FIRST])
+        if loaded != wanted:
+            raise DamageError(
+                f"the state has {loaded} of the {wanted} event ids that partition {partition} remembers; {WAY_OUT}"
+            )
         rebuild(self.hashes, self.table, self.counters)
+
+
+def segment_entries(segment: int, value: bytes) -> NDArray[np.int64]:
+    """The numbers of a segment's entries; DamageError where the value cannot be one."""
+    count, rest = divmod(len(value), ENTRY_BYTES)
+    if rest or not 0 < count <= SEGMENT_ENTRIES:
+        raise DamageError(f"segment {segment} of the event ids has {len(value)} bytes; {WAY_OUT}")
+    return np.arange(count) + segment * SEGMENT_ENTRIES
 
 
 def write_changes(partitions: dict[int, PartitionDedupe], file: FlushFile) -> None:

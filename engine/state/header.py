@@ -6,6 +6,7 @@ import msgspec
 
 from engine.config import Config
 from engine.errors import ConfigError
+from engine.state.damage import WAY_OUT, DamageError
 from features.arena import NEVER
 from features.tiles import LADDER
 
@@ -48,11 +49,16 @@ def encode_header(header: Header) -> bytes:
 
 
 def decode_header(data: bytes) -> Header:
-    """Reads a header; ConfigError where the state was written in a format that this version does not know."""
+    """Reads a header.
+
+    ConfigError where the state was written in a format that this version does not know, DamageError where it is none.
+    """
     try:
         header = msgspec.json.decode(data, type=Header)
-    except msgspec.DecodeError as error:
+    except msgspec.ValidationError as error:
         raise ConfigError(f"the state header is of another format ({error}); start with an empty state.dir") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DamageError(f"the state header is damaged ({error}); {WAY_OUT}") from error
     if header.format != FORMAT:
         raise ConfigError(f"the state has format {header.format}, this version reads {FORMAT}; use an empty state.dir")
     return header

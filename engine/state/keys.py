@@ -13,6 +13,7 @@ DEDUPE = b"\x01"
 ENTITY_KIND_FIRST = 0x10
 SHARDS = 64
 ENTITY_KEY_BYTES = 10
+SEGMENT_KEY_BYTES = 13
 
 UInt64 = NDArray[np.uint64]
 
@@ -20,6 +21,11 @@ UInt64 = NDArray[np.uint64]
 def segment_key(partition: int, segment: int) -> bytes:
     """The key of one dedupe segment."""
     return DEDUPE + partition.to_bytes(4, "big") + segment.to_bytes(8, "big")
+
+
+def parsed_segment_key(key: bytes) -> tuple[int, int]:
+    """Partition and number of the segment with this key."""
+    return int.from_bytes(key[1:5], "big"), int.from_bytes(key[5:], "big")
 
 
 def partition_prefix(partition: int) -> bytes:

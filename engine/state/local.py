@@ -59,7 +59,7 @@ class LocalState:
         """
         self.spec = spec
         self._config = config
-        self._store = store
+        self.store = store
         self._program = compile_program(spec)
         self._cache = HotCache(
             store,
@@ -87,7 +87,7 @@ class LocalState:
 
     def reopened(self) -> "LocalState":
         """The state as it is on disk, without anything that is in memory alone; this one is not used any longer."""
-        return LocalState(self._config, self.spec, self.header.fingerprint, self._store)
+        return LocalState(self._config, self.spec, self.header.fingerprint, self.store)
 
     def _reserve(self, events: int) -> None:
         self._values = np.empty((events, len(self.spec.names)))
@@ -292,7 +292,7 @@ class LocalState:
 
     def begin_flush(self, vector: dict[int, int]) -> None:
         """Takes the snapshot of the state at this offset vector, which must be the committed one."""
-        if self._store is None or self._expiry is None:
+        if self.store is None or self._expiry is None:
             return
         self.finish_flush()
         header = self.header
@@ -305,7 +305,7 @@ class LocalState:
         header.sequence += 1
         header.vector = dict(vector)
         header.dedupe = {partition: dedupe.counters.tolist() for partition, dedupe in self._partitions.items()}
-        file = self._store.begin_flush()
+        file = self.store.begin_flush()
         file.put(HEADER, encode_header(header))
         write_changes(self._partitions, file)
         self._flush = _Flush(file, snapshot, expired)

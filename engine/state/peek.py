@@ -5,12 +5,11 @@ from pathlib import Path
 
 from rocksdict import AccessType, Options, Rdict
 
-from engine.errors import FatalError
+from engine.state.damage import told
 from engine.state.header import Header, decode_header
 from engine.state.keys import HEADER
-from engine.state.store import Store
+from engine.state.store import DATABASE, Store
 
-DATABASE = "rocksdb"
 # A running worker may remove a file between the moment at which it is named and that at which it is opened.
 OPEN_ATTEMPTS = 5
 
@@ -49,7 +48,7 @@ class FrozenStore(Store):
                 return
             except Exception as error:  # rocksdict raises nothing narrower
                 if attempt == OPEN_ATTEMPTS - 1:
-                    raise FatalError(f"state directory {folder} cannot be read: {error}") from error
+                    raise told(error, folder, "read") from error
 
 
 def read_header(folder: Path) -> Header | None:

@@ -6,6 +6,7 @@ third of the time, and it never holds the interpreter for longer than one put (d
 """
 
 import itertools
+import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from rocksdict import (
     BlockBasedIndexType,
     BlockBasedOptions,
     Cache,
+    Checkpoint,
     DBCompressionType,
     IngestExternalFileOptions,
     Options,
@@ -24,26 +26,37 @@ from rocksdict import (
 
 from engine.crashpoints import reached
 from engine.errors import FatalError
+from engine.state.damage import damaged, told
 
+_log = logging.getLogger("tidegate.state")
+
+DATABASE = "rocksdb"
 DISK_FREE_BYTES_MIN = 64 * 1024 * 1024
 # Reads are of single entities of about 100 bytes, none near the other: a block is mostly read in vain.
 BLOCK_BYTES = 2_048
 
 
 class Store:
-    """One open database; a second process that opens the same folder is refused."""
+    """One open database; a second process that opens the same folder is refused.
+
+    Every byte that is read has a checksum of RocksDB's: DamageError where it does not fit, in whatever method.
+    """
 
     def __init__(self, folder: Path, block_cache_bytes_max: int) -> None:
         """Opens or creates it; raises FatalError where the folder cannot be used or another worker holds it."""
         self.folder = folder
         self._options = _options(block_cache_bytes_max)
+        database = folder / DATABASE
+        if not (database / "CURRENT").is_file() and any(database.glob("*.sst")):
+            # RocksDB would take it for a new database and delete the files.
+            raise damaged(folder, f"{database / 'CURRENT'} is missing")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             # Named for the column family too: without that, an existing database would be opened with what its
             # OPTIONS file says, which holds neither our cache nor our filter.
-            self._database = Rdict(str(folder / "rocksdb"), self._options, {"default": self._options})
+            self._database = Rdict(str(database), self._options, {"default": self._options})
         except Exception as error:  # rocksdict raises nothing narrower
-            raise FatalError(f"state directory {folder} cannot be opened: {error}") from error
+            raise told(error, folder, "opened") from error
         # What a crash left of an unfinished flush was never part of the state.
         self._flush_path.unlink(missing_ok=True)
 
@@ -57,7 +70,13 @@ class Store:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except FatalError as closing:
+            if error is None:
+                raise
+            # Of two errors the first says more, and its exit code stands.
+            _log.warning("the state was not closed well", extra={"why": str(closing)})
 
     @property
     def block_cache_bytes_max(self) -> int:
@@ -67,12 +86,18 @@ class Store:
 
     def get(self, key: bytes) -> bytes | None:
         """One value."""
-        value: bytes | None = self._database.get(key)
+        try:
+            value: bytes | None = self._database.get(key)
+        except Exception as error:  # as in __init__
+            raise told(error, self.folder, "read") from error
         return value
 
     def get_many(self, keys: list[bytes]) -> list[bytes | None]:
         """One value, or None, for each key."""
-        values: list[bytes | None] = self._database.get(keys)
+        try:
+            values: list[bytes | None] = self._database.get(keys)
+        except Exception as error:  # as in __init__
+            raise told(error, self.folder, "read") from error
         return values
 
     def scan_from(self, first: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -82,6 +107,11 @@ class Store:
         while cursor.valid():
             yield cursor.key(), cursor.value()
             cursor.next()
+        # A cursor that meets damage ends like one that has come to the end.
+        try:
+            cursor.status()
+        except Exception as error:  # as in __init__
+            raise told(error, self.folder, "read") from error
 
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Keys and values below a prefix, in key order."""
@@ -93,36 +123,68 @@ class Store:
             raise FatalError(f"less than {DISK_FREE_BYTES_MIN >> 20} MiB free for the state directory {self.folder}")
         return FlushFile(self._database, self._options, self._flush_path)
 
+    def link_files(self, folder: Path) -> None:
+        """Makes a folder, which must not be there yet, with a database that is this one as it is now.
+
+        Its files are hard links where it is on the same file system, which takes some ms, and copies elsewhere. The
+        interpreter waits for all of it.
+        """
+        try:
+            Checkpoint(self._database).create_checkpoint(str(folder))
+        except Exception as error:  # as in __init__
+            raise told(error, folder, "written") from error
+
     def close(self) -> None:
-        """Closes the database; background work ends first."""
-        self._database.close()
+        """Closes the database; background work ends first. FatalError where a write has failed before, as it may."""
+        try:
+            self._database.close()
+        except Exception as error:  # as in __init__
+            raise told(error, self.folder, "closed") from error
 
 
 class FlushFile:
-    """Changes on their way to the database, keys strictly ascending; nothing is visible before `finish`."""
+    """Changes on their way to the database, keys strictly ascending; nothing is visible before `finish`.
+
+    FatalError where one of them cannot be written. Then none is part of the state, and the store must be opened anew.
+    """
 
     def __init__(self, database: Rdict, options: Options, path: Path) -> None:
         self._database = database
         self._path = path
         self._writer = SstFileWriter(options)
-        self._writer.open(str(path))
+        try:
+            self._writer.open(str(path))
+        except Exception as error:  # rocksdict raises nothing narrower
+            raise self._told(error) from error
 
     def put(self, key: bytes, value: bytes) -> None:
         """Sets one key."""
-        self._writer[key] = value
+        try:
+            self._writer[key] = value
+        except Exception as error:  # as in __init__
+            raise self._told(error) from error
 
     def delete(self, key: bytes) -> None:
         """Removes one key."""
-        del self._writer[key]
+        try:
+            del self._writer[key]
+        except Exception as error:  # as in __init__
+            raise self._told(error) from error
 
     def finish(self) -> None:
         """Makes every change visible and durable at once."""
-        self._writer.finish()
-        reached("ingest")
-        ingest = IngestExternalFileOptions()
-        ingest.set_move_files(True)
-        self._database.ingest_external_file([str(self._path)], ingest)
-        reached("ingested")
+        try:
+            self._writer.finish()
+            reached("ingest")
+            ingest = IngestExternalFileOptions()
+            ingest.set_move_files(True)
+            self._database.ingest_external_file([str(self._path)], ingest)
+            reached("ingested")
+        except Exception as error:  # as in __init__
+            raise self._told(error) from error
+
+    def _told(self, error: Exception) -> Exception:
+        return told(error, self._path.parent, "written")
 
 
 def _options(block_cache_bytes_max: int) -> Options:

@@ -89,9 +89,8 @@ class Application:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE")}
         with WorkerProcess(self.config_text(**settings), self.folder, self.bootstrap, environment) as worker:
             worker.wait_ready(threading.Event())
-            give_up_at = time.monotonic() + GIVE_UP_S
-            while active and worker.samples()['tidegate_worker_role{role="active"}'] != 1:
-                assert time.monotonic() < give_up_at, "the worker did not get the lease"
+            if active:
+                wait_active(worker)
             yield worker
 
     def produce(
@@ -188,6 +187,13 @@ class Application:
                 "isolation.level": "read_uncommitted",
             }
         )
+
+
+def wait_active(worker: WorkerProcess) -> None:
+    """Returns once a worker that is ready holds the lease."""
+    give_up_at = time.monotonic() + GIVE_UP_S
+    while worker.samples()['tidegate_worker_role{role="active"}'] != 1:
+        assert time.monotonic() < give_up_at, "the worker did not get the lease"
 
 
 class Reader:

@@ -372,8 +372,9 @@ def run_to_end(application: Application, *arguments: str, **settings: Any) -> tu
         [*command, *arguments], env=environment, capture_output=True, text=True, timeout=GIVE_UP_S, check=False
     )
     assert ended.stdout == ""
-    (line,) = ended.stderr.splitlines()
+    *told, line = ended.stderr.splitlines()
     assert line.startswith("tidegate: ")
+    assert not [text for text in told if "Traceback" in text]
     return ended.returncode, line
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from engine.state.keys import DEDUPE, ENTITY_KIND_FIRST, HEADER
 from engine.state.store import Store
+from engine.state.verify import Shape, verify_state
 from tests.oracle.compare import Tally
 from tests.property import streams
 from tests.property.properties import forgetful, remembering
@@ -66,4 +67,6 @@ def test_a_database_keeps_what_memory_does(
         whole.check_deletion()
         assert run.entities() == whole.entities()
         run.store.close()
+        shape = Shape(setting.spec, setting.config.state.ring_events_max, setting.config.ttl_ms)
+        assert verify_state(Path(folder), shape).problems == []
     assert tally.exact

@@ -3,6 +3,7 @@
 A seed that fails fails again: `scripts/simulate --seeds 1 --start SEED --trace`.
 """
 
+import gc
 import logging
 from collections import Counter
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ def quiet() -> Iterator[None]:
 def run(seed: int, delivery: str) -> Outcome:
     try:
         outcome = Simulation(seed, delivery).run()
+        gc.collect()  # dead processes are cycles of large arrays
     except Exception as error:
         error.add_note(f"seed {seed}, {delivery}, commit {commit()}")
         raise
@@ -79,6 +81,7 @@ CASES = [("exactly_once", planted) for planted in EXACTLY_ONCE] + [
 def test_a_planted_bug_is_found(delivery: str, planted: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
     planted.bug(monkeypatch)
     for seed in range(BUG_SEEDS):
+        gc.collect()
         try:
             found = Simulation(seed, delivery, planted.rates).run().problems
         except Exception as error:  # noqa: BLE001 - whatever a bug leads to shows it

@@ -41,7 +41,8 @@ def commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str, 
 
 def test_the_promised_commands_are_there() -> None:
     promised = (
-        "run, replay, demo, bench, doctor, topics apply, features list, features backfill, state load, state inspect"
+        "run, replay, demo, bench, doctor, topics apply, features list, features backfill, state load, state inspect, "
+        "state verify, state checkpoints list, state restore"
     )
     assert {tuple(command.split()) for command in promised.split(", ")} <= set(commands(main))
 
@@ -113,7 +114,7 @@ def events(run: Callable[..., Ended]) -> Path:
         (("run", "--config", "no.toml"), "configuration file 'no.toml' does not exist"),
         (("topics", "apply", "--config", "no.toml"), "configuration file 'no.toml' does not exist"),
         (("topics", "apply"), "no broker: give --bootstrap HOST:PORT"),
-        (("bench", "--profile", "no"), "--profile 'no' is not one of reference"),
+        (("bench", "--profile", "no"), "--profile 'no' is not one of chaos, reference"),
         (("bench",), "no broker: give --bootstrap HOST:PORT"),
         (("replay", "no.csv", "--out", "d.jsonl"), "no.csv: there is no such file"),
         (("replay", "events.txt", "--out", "d.jsonl"), "events.txt: events are read from files that end in"),

@@ -171,7 +171,7 @@ def test_a_damaged_state_is_a_finding(tmp_path: Path) -> None:
         manifest.unlink()
     (finding,) = (finding for finding in examine(config, timeout_s=0.2) if finding.check == "state")
     assert finding.verdict == "failure"
-    assert "cannot be read" in finding.detail
+    assert f"state in {tmp_path / 'state'} is damaged" in finding.detail
 
 
 @pytest.mark.parametrize(

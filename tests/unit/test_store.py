@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import FatalError
+from engine.errors import FatalError, FencedError
+from engine.state.damage import DamageError
 from engine.state.store import DISK_FREE_BYTES_MIN, FlushFile, Store
 
 CACHE_BYTES = 1 << 20
@@ -104,8 +105,21 @@ def test_a_damaged_database_is_refused(tmp_path: Path) -> None:
         _flush(store, {b"a": b"1"})
     for manifest in (tmp_path / "rocksdb").glob("MANIFEST-*"):
         manifest.write_bytes(b"\x00" * 100)
-    with pytest.raises(FatalError, match="cannot be opened"):
+    with pytest.raises(DamageError, match=r"is damaged: Corruption: .*; go back to a checkpoint"):
         _open(tmp_path)
+
+
+def test_a_database_without_its_first_file_is_not_taken_for_a_new_one(tmp_path: Path) -> None:
+    """RocksDB would delete every sorted file that it knows nothing of."""
+    with _open(tmp_path) as store:
+        _flush(store, {b"a": b"1"})
+    database = tmp_path / "rocksdb"
+    for name in ("CURRENT", *(file.name for file in database.glob("*.log"))):
+        (database / name).unlink()
+    files = sorted(database.glob("*.sst"))
+    with pytest.raises(DamageError, match="CURRENT is missing"):
+        _open(tmp_path)
+    assert sorted(database.glob("*.sst")) == files != []
 
 
 def test_scan_keeps_to_its_prefix_and_to_the_order_of_bytes(tmp_path: Path) -> None:
@@ -145,3 +159,27 @@ def test_a_full_disk_is_found_before_anything_is_written(tmp_path: Path, monkeyp
         monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=DISK_FREE_BYTES_MIN))
         _flush(store, {b"a": b"2"})
         assert store.get(b"a") == b"2"
+
+
+class Unwritable:
+    """A database whose closing fails, as after a write that failed."""
+
+    def close(self) -> None:
+        raise Exception("IO error: No space left on device: While appending to file: MANIFEST-000005")
+
+
+def test_a_database_that_cannot_be_closed_says_so_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(FatalError, match="no room left"), _open(tmp_path) as store:
+        store._database = Unwritable()
+
+
+def test_of_two_errors_the_first_one_stands(tmp_path: Path) -> None:
+    """Its exit code says what to do."""
+
+    def fenced() -> None:
+        with _open(tmp_path) as store:
+            store._database = Unwritable()
+            raise FencedError("somebody else owns the input")
+
+    with pytest.raises(FencedError, match="somebody else"):
+        fenced()

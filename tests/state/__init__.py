@@ -1,0 +1,1 @@
+"""The state on disk: checkpoints, damage, disks that are full."""
