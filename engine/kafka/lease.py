@@ -2,7 +2,7 @@
 
 The group is that of the committed offsets, so the broker fences by membership whoever commits without the lease. Every
 rebalance begins a new generation, and metadata of an older one is refused; the assignor lets the holder keep it when
-others join. Nobody answers for the lease from memory: `prove` asks the broker.
+others join. `check` says what this client has heard, which may be old; `prove` asks the broker.
 """
 
 from types import TracebackType
