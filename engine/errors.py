@@ -1,4 +1,4 @@
-"""The four ways things go wrong; whoever catches one knows what to do by its class alone."""
+"""The ways things go wrong; whoever catches one knows what to do by its class alone."""
 
 
 class TidegateError(Exception):
