@@ -2,7 +2,8 @@
 
 The group is that of the committed offsets, so the broker refuses them from whoever is no member any longer. Of members
 it does not ask who holds the lease: that a standby commits nothing is our part. Every rebalance begins a new
-generation, and metadata of an older one is refused; the assignor lets the holder keep the lease when others join. `check` says what this client has heard, which may be old; `prove` asks the broker.
+generation, and metadata of an older one is refused; the assignor lets the holder keep the lease when others join.
+`check` says what this client has heard, which may be old; `prove` asks the broker.
 """
 
 from types import TracebackType
