@@ -9,7 +9,14 @@ from collections import Counter
 VARIABLE = "TIDEGATE_CRASH_AT"
 EXIT_CODE = 137
 
-POINTS = (
+# On the way to the input.
+TAKE_OVER = (
+    "followed",  # what others committed was taken into memory, and nothing of it is on disk
+    "settled",  # what the predecessor left open is settled; the committed offsets are not read yet
+    "begin",  # the whole vector is committed anew; nothing is read yet
+)
+# While it is owned.
+OWNED = (
     "produce",  # outputs of a batch are about to be queued
     "produced",  # they are queued
     "progress",  # the progress record is about to be queued
@@ -24,6 +31,7 @@ POINTS = (
     "checkpointed",  # it is whole; old ones are still there
     "delete",  # an old one is about to be deleted
 )
+POINTS = TAKE_OVER + OWNED
 
 _reached: Counter[str] = Counter()
 _name, _, _number = os.environ.get(VARIABLE, "").partition(":")

@@ -12,6 +12,7 @@ from collections import deque
 
 import numpy as np
 
+from engine.crashpoints import reached
 from engine.errors import FatalError
 from engine.events import Records, select
 from engine.kafka.consume import Input
@@ -184,3 +185,4 @@ class Follower:
         self._ready = []
         self._pipeline.absorb(records)
         self._pipeline.metrics.replayed_events += len(records)
+        reached("followed")

@@ -18,6 +18,7 @@ import numpy as np
 from engine.active import Loop, Stage
 from engine.clock import SYSTEM_CLOCK, Clock
 from engine.config import Config
+from engine.crashpoints import reached
 from engine.errors import FatalError, FencedError, RetriableError
 from engine.flusher import Flusher, Position
 from engine.follow import Follower
@@ -202,6 +203,7 @@ class Worker:
         self.loop = None
         metrics.role, self.ready = "replaying", False
         self.delivery.open(tenure)
+        reached("settled")
         self.source.find_new_partitions()
         committed, bounds = self.lease.committed(self.source.partitions), self.source.bounds()
         self._check_nobody_else_committed(committed, tenure)
@@ -223,6 +225,7 @@ class Worker:
         vector = {partition: first for partition, (first, _) in bounds.items()} | self.follower.position
         # Before anything goes to disk, for state without a committed offset is refused.
         self.lease.commit(vector, tenure)
+        reached("begin")
         self._end_of_loading(vector)
         self.source.start(vector)
         stage = Stage(

@@ -1,22 +1,29 @@
 """A worker that dies at any named point, the first or the second time that it gets there: the outcome is the same.
 
-Each case is an application of its own: two workers are started, the one that will die and, once it has the lease, a
-standby that takes over when its session is over. They run side by side, since each waits for that most of the time.
+Each case is an application of its own. They run side by side, since each waits most of the time for a session to end.
+
+of those that own the input    dying: active ------X
+                               standby:    follows ......... active ---> end
+on the way there               first:  active ----> stop                        (`followed`: stops after the death)
+                               dying:     follows ...... X   successor: active ---> end, with the state of the dead one
 """
 
 import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import orjson
 import pytest
+from confluent_kafka import Message, Producer
 
-from engine.crashpoints import EXIT_CODE, POINTS, VARIABLE
+from engine.crashpoints import EXIT_CODE, POINTS, TAKE_OVER, VARIABLE
 from engine.events import Records
+from engine.kafka.client import transaction_settings
 from engine.process import WorkerProcess
 from engine.progress import decode_progress
 from engine.replay import ReplayFiles, replay
@@ -31,6 +38,8 @@ PARTITIONS = 3
 HITS = (1, 2)
 CASES = [(point, hit) for point in POINTS for hit in HITS]
 AT_ONCE = 6
+
+Outputs = dict[tuple[int, int], bytes]
 # Commits, flushes and checkpoints, all often enough for every point to be reached twice.
 OFTEN = {
     "kafka__commit_interval_ms": 10,
@@ -69,32 +78,78 @@ def test_dying_there_changes_nothing(outcomes: dict[tuple[str, int], Future[Outc
 
 
 def _run(bootstrap: str, folder: Path, topics: TopicFactory, point: str, hit: int) -> Outcome:
-    (folder / "second").mkdir()
     application = new_application(bootstrap, folder, topics, PARTITIONS)
-    values, keys, times_ms = crash_traffic(hit, EVENTS)
+    (folder / "other").mkdir()
+    other = replace(application, folder=folder / "other")
+    scene = _dies_on_the_way if point in TAKE_OVER else _dies_as_owner
+    last, exit_code = scene(application, other, point, hit)
+    return _judged(application, last, exit_code)
+
+
+def _dies_as_owner(application: Application, other: Application, point: str, hit: int) -> tuple[Application, int]:
+    """Whose state is the last one, and how the first worker ended."""
     with _dying(application, point, hit) as dying:
         dying.wait_ready(threading.Event())
         wait_active(dying)
         # The standby is there before anything can happen.
-        second = Application(**{**vars(application), "folder": folder / "second"})
-        with second.worker(active=False, **OFTEN) as standby:
-            application.produce(values, keys, times_ms)
+        with other.worker(active=False, **OFTEN) as standby:
+            application.produce(*crash_traffic(hit, EVENTS))
             exit_code = dying.ended(GIVE_UP_S)
             application.wait_committed(standby)
             standby.stop()
-    decisions = application.read_all(application.decisions)
-    found = {place_of(orjson.loads(m.value())): timeless(m.value()) for m in decisions}
+    return other, exit_code
+
+
+def _dies_on_the_way(application: Application, other: Application, point: str, hit: int) -> tuple[Application, int]:
+    """The same of a standby. The second time, it takes over because it was fenced while it decided."""
+    before, meanwhile, after = _thirds(hit)
+    with other.worker(**OFTEN) as first, _dying(application, point, hit) as dying:
+        dying.wait_ready(threading.Event())
+        application.produce(*before)
+        if point != "followed":
+            application.wait_committed(first)
+            first.stop()
+            if hit > 1:
+                wait_active(dying)
+                _fence(application)
+        application.produce(*meanwhile)
+        exit_code = dying.ended(GIVE_UP_S)
+        with application.worker(active=False, **OFTEN) as successor:
+            first.stop()
+            application.produce(*after)
+            application.wait_committed(successor)
+            successor.stop()
+    return application, exit_code
+
+
+def _thirds(seed: int) -> list[tuple[list[bytes | None], list[bytes | None], list[int]]]:
+    values, keys, times_ms = crash_traffic(seed, EVENTS)
+    parts = [slice(start, start + EVENTS // 3) for start in range(0, EVENTS, EVENTS // 3)]
+    return [(values[part], keys[part], times_ms[part]) for part in parts]
+
+
+def _fence(application: Application) -> None:
+    """Takes the transactional id away from the one that has the lease, which keeps it and has to begin anew."""
+    with closing(Producer(transaction_settings(application.config()))) as producer:
+        producer.init_transactions(GIVE_UP_S)
+
+
+def _judged(application: Application, last: Application, exit_code: int) -> Outcome:
+    decisions, alerts = application.read_all(application.decisions), application.read_all(application.alerts)
+    found, found_alerts = _by_place(decisions), _by_place(alerts)
     letters = [_source(message.headers()) for message in application.read_all(application.dead_letters)]
-    expected, expected_letters = _undisturbed(application)
+    expected, expected_alerts, expected_letters = _undisturbed(application)
     ends = application.ends()
     checks = {
         "an event was decided twice": len(found) == len(decisions),
         "decisions are missing": expected.keys() <= found.keys(),
         "there are further decisions": found.keys() <= expected.keys(),
         "decisions differ": all(found[place] == expected[place] for place in found.keys() & expected.keys()),
+        "there is an alert twice": len(found_alerts) == len(alerts),
+        "alerts differ": found_alerts == expected_alerts and len(alerts) > 0,
         "dead letters differ": sorted(letters) == sorted(expected_letters),
         "offsets differ": application.committed() == ends,
-        "the state is not at the end": second.header().vector == ends,
+        "the state is not at the end": last.header().vector == ends,
     }
     return Outcome(exit_code, len(found), [problem for problem, well in checks.items() if not well])
 
@@ -121,7 +176,11 @@ def _dying(application: Application, point: str, hit: int) -> _Dying:
     )
 
 
-def _undisturbed(application: Application) -> tuple[dict[tuple[int, int], bytes], list[tuple[int, int]]]:
+def _by_place(messages: list[Message]) -> Outputs:
+    return {place_of(orjson.loads(message.value())): timeless(message.value()) for message in messages}
+
+
+def _undisturbed(application: Application) -> tuple[Outputs, Outputs, list[tuple[int, int]]]:
     """What a replay without a broker puts out, in the order that `progress` says."""
     sent = {(record.partition, record.offset): record for record in application.sent}
     messages = application.read_all(application.progress)
@@ -135,10 +194,14 @@ def _undisturbed(application: Application) -> tuple[dict[tuple[int, int], bytes]
         np.array([offset for _, offset in places], np.int64),
         np.array([sent[place].timestamp_ms for place in places], np.int64),
     )
-    out, dead = application.folder / "replayed.jsonl", application.folder / "dead.jsonl"
-    replay(iter([records]), application.config(), ReplayFiles(out, dead_letters=dead), with_features=True)
-    decisions = {place_of(orjson.loads(line)): timeless(line) for line in out.read_bytes().splitlines()}
-    return decisions, [place_of(orjson.loads(line)) for line in dead.read_bytes().splitlines()]
+    paths = [application.folder / f"{name}.jsonl" for name in ("decisions", "alerts", "dead")]
+    replay(iter([records]), application.config(), ReplayFiles(*paths), with_features=True)
+    decisions, alerts, letters = (path.read_bytes().splitlines() for path in paths)
+    return (
+        {place_of(orjson.loads(line)): timeless(line) for line in decisions},
+        {place_of(orjson.loads(line)): timeless(line) for line in alerts},
+        [place_of(orjson.loads(line)) for line in letters],
+    )
 
 
 def _source(headers: list[tuple[str, bytes]]) -> tuple[int, int]:
