@@ -94,11 +94,16 @@ class Follower:
                 )
             self.sequence = record.sequence
             self._runs.extend(record.runs)
-            if new := {p: 0 for p in record.vector if p not in self.position}:
-                # A partition that the topic has got since: from its beginning.
-                self.position |= {p: start for p, start, _ in reversed(record.runs) if p in new} or new
-                self._take_ready()
-                self._assign()
+            # A partition that the topic has got since was read from its beginning.
+            starts = record.vector | {partition: start for partition, start, _ in reversed(record.runs)}
+            self._add({p: start for p, start in starts.items() if p not in self.position})
+
+    def _add(self, position: dict[int, int]) -> None:
+        """Goes on with more partitions."""
+        if position:
+            self._take_ready()
+            self.position |= position
+            self._assign()
 
     def take(self, timeout_s: float) -> int:
         """Takes what is committed and has arrived; waits for more of it for so long at most. Returns how many."""
@@ -119,12 +124,12 @@ class Follower:
         self._unconfirmed = [r for r in self._unconfirmed if all(committed.get(p, 0) >= v for p, v in r.vector.items())]
         self._confirm(self._unconfirmed)
         self._unconfirmed = []
+        # Nothing was ever taken of a partition that no record names.
+        self._add({p: offset for p, offset in committed.items() if p not in self.position})
         ends = dict(self.position)
         for partition, _, to in self._runs:
-            ends[partition] = max(ends.get(partition, 0), to)
+            ends[partition] = max(ends[partition], to)
         for partition, offset in sorted(committed.items()):
-            if partition not in self.position:
-                continue
             if ends[partition] > offset:
                 raise FatalError(
                     f"partition {partition}: the progress topic goes on to offset {ends[partition]}, but {offset} is "

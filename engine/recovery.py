@@ -74,7 +74,8 @@ def plan_recovery(
     for partition, (first, end) in bounds.items():
         stored, commit = state.get(partition), committed.get(partition)
         where = f"partition {partition}"
-        if commit is None and stored is None:
+        if commit is None and not stored:
+            # Of a partition that stands at 0 nothing was taken: a standby may know it before it has a commit.
             begin[partition] = first
             continue
         if commit is None and stored is not None and loaded:

@@ -105,10 +105,11 @@ class Worker:
         if plan.cold:
             self._begin_cold(bounds)
         position = plan.begin | {partition: start for partition, (start, _) in plan.replay.items()}
-        end, commits, offset = self.journal.end(), state.header.commits, state.header.progress_offset
-        if offset > end:
-            _log.warning("the progress topic was made anew", extra={"offset": offset, "end": end})
-            commits, offset = 0, 0
+        (first, end), commits, offset = self.journal.bounds(), state.header.commits, state.header.progress_offset
+        if not first <= offset <= end:
+            # Made anew, or retention took what follows: the numbers are those of the first record that there is.
+            _log.warning("progress is not there", extra={"offset": offset, "first": first, "end": end})
+            commits, offset = 0, first
         self.follower.start(position, commits, offset)
 
     def _plan(self, committed: dict[int, int], bounds: dict[int, tuple[int, int]]) -> Plan:
@@ -222,7 +223,7 @@ class Worker:
         stage = Stage(
             self.config, self.pipeline, self.source, self.journal, self.lease, self.delivery, self.flusher, self.clock
         )
-        self.loop = Loop(stage, vector, self.follower.sequence, tenure)
+        self.loop = Loop(stage, vector, max(self.follower.sequence, self.pipeline.state.header.commits), tenure)
 
     def _check_nobody_else_committed(self, committed: dict[int, int], tenure: int) -> None:
         """FencedError where the offsets moved in a tenure of ours, and not by us."""

@@ -38,14 +38,18 @@ class Journal:
 
     def end(self) -> int:
         """The offset of the next record to be committed; RetriableError without an answer."""
+        return self.bounds()[1]
+
+    def bounds(self) -> tuple[int, int]:
+        """The first offset that is still there, and `end`; raises as that."""
         place = TopicPartition(self._topic, PARTITION)
         try:
-            _, end = self._consumer.get_watermark_offsets(place, timeout=ANSWER_TIMEOUT_S)
+            first, end = self._consumer.get_watermark_offsets(place, timeout=ANSWER_TIMEOUT_S)
         except KafkaException as error:
             if error.args[0].code() in NO_SUCH_TOPIC:
                 raise self._missing() from error
             raise RetriableError(f"the end of topic {self._topic!r} is not known: {error.args[0].str()}") from error
-        return int(end)
+        return int(first), int(end)
 
     def poll(self, timeout_s: float) -> list[Progress]:
         """What has been committed meanwhile; waits for something for so long at most."""

@@ -5,6 +5,8 @@ safety      no event is lost or decided twice, decisions are those of an undistu
 liveness    once faults have ended, everything is decided within LIVELY_S
 """
 
+import math
+import zlib
 from collections import Counter
 from dataclasses import dataclass, field
 from random import Random
@@ -97,6 +99,8 @@ class Simulation:
             self.cluster.create_topic(topic.name, topic.partitions)
         self.machines = [Machine(self.cluster, self.config, name) for name in "ab"]
         self.input = stream(seed, EVENTS)
+        # Some inputs get another partition on the way.
+        self._grows_at_s = self.random.choice([math.inf, math.inf, 5.0])
         self._sent = 0
         self.cluster.meanwhile = lambda process: self._step()
 
@@ -125,6 +129,9 @@ class Simulation:
             self._send()
         elif draw < 0.0205 and self.cluster.faults.rates and not self.cluster.down:
             self.cluster.outage(self.random.choice([0.5, 5.0, 15.0]))
+        if self.cluster.clock.now_s > self._grows_at_s and self.partitions == PARTITIONS:
+            self._note("the input grows")
+            self.cluster.create_topic("in", PARTITIONS + 1)
         self._step()
         self.cluster.clock.advance(0.01)
 
@@ -135,6 +142,8 @@ class Simulation:
         for _ in range(self.random.randint(1, 6)):
             if self._sent < len(self.input):
                 partition, value = self.input[self._sent]
+                if self.partitions > PARTITIONS and zlib.crc32(value or b"") % 3 == 0:
+                    partition = PARTITIONS
                 self.cluster.append("in", partition, value)
                 self._sent += 1
 
@@ -168,14 +177,19 @@ class Simulation:
     def _note(self, text: str) -> None:
         self.cluster.note(text)
 
+    @property
+    def partitions(self) -> int:
+        """How many the input has."""
+        return len(self.cluster.topics["in"])
+
     def offsets(self) -> dict[int, int]:
         """The committed offsets."""
         group = self.cluster.group("app")
-        return {p: group.offsets.get(("in", p), 0) for p in range(PARTITIONS)}
+        return {p: group.offsets.get(("in", p), 0) for p in range(self.partitions)}
 
     def ends(self) -> dict[int, int]:
         """Where the input ends."""
-        return {p: self.cluster.log("in", p).end for p in range(PARTITIONS)}
+        return {p: self.cluster.log("in", p).end for p in range(self.partitions)}
 
     def committed(self, topic: str) -> list[Stored]:
         """What a read_committed consumer finds, partition by partition."""
@@ -216,7 +230,7 @@ class Checks:
         return [run for number in sorted(by_number) for run in by_number[number].runs]
 
     def _check_runs(self, runs: list[Run]) -> list[str]:
-        at = dict.fromkeys(range(PARTITIONS), 0)
+        at = dict.fromkeys(range(self._simulation.partitions), 0)
         for partition, start, to in runs:
             if start != at[partition] or to <= start:
                 return [f"progress of partition {partition} goes from {at[partition]} to {start}-{to}"]

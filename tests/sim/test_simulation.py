@@ -81,6 +81,7 @@ CASES = [("exactly_once", planted) for planted in EXACTLY_ONCE] + [
 def test_a_planted_bug_is_found(delivery: str, planted: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
     planted.bug(monkeypatch)
     for seed in range(BUG_SEEDS):
+        gc.collect()
         try:
             found = Simulation(seed, delivery, planted.rates).run().problems
         except Exception as error:  # noqa: BLE001 - whatever a bug leads to shows it

@@ -114,7 +114,7 @@ def events(run: Callable[..., Ended]) -> Path:
         (("run", "--config", "no.toml"), "configuration file 'no.toml' does not exist"),
         (("topics", "apply", "--config", "no.toml"), "configuration file 'no.toml' does not exist"),
         (("topics", "apply"), "no broker: give --bootstrap HOST:PORT"),
-        (("bench", "--profile", "no"), "--profile 'no' is not one of reference"),
+        (("bench", "--profile", "no"), "--profile 'no' is not one of chaos, reference"),
         (("bench",), "no broker: give --bootstrap HOST:PORT"),
         (("replay", "no.csv", "--out", "d.jsonl"), "no.csv: there is no such file"),
         (("replay", "events.txt", "--out", "d.jsonl"), "events.txt: events are read from files that end in"),

@@ -34,6 +34,7 @@ def plan(
     [
         (None, None, 0, 0, None),
         (None, None, 30, 30, None),  # a new partition is read from its beginning, wherever that is
+        (0, None, 0, 0, None),  # one that a standby knows, and nobody has committed yet
         (40, 40, 0, 40, None),
         (40, 40, 40, 40, None),
         (0, 0, 0, 0, None),
@@ -70,7 +71,7 @@ def test_what_was_committed_is_never_read_again_and_never_skipped() -> None:
         (61, 0, 0, 100, "the state stands at offset 61, ahead of the committed 0"),
         (61, 60, 70, 100, "the state stands at offset 61, ahead of the committed 60"),
         (40, None, 0, 100, "the state stands at offset 40, but no offset is committed; .*application_id"),
-        (0, None, 0, 100, "the state stands at offset 0, but no offset is committed"),
+        (1, None, 0, 100, "the state stands at offset 1, but no offset is committed"),
         (40, 101, 0, 100, "committed offset 101 is past the topic's end 100; was it re-created"),
         (None, 101, 0, 100, "committed offset 101 is past the topic's end 100"),
         (40, 60, 41, 100, "offsets 40 to 60 must be replayed into the state, but the topic begins at 41; .*state.dir"),
