@@ -105,7 +105,7 @@ def doubt_taken_for_commit(patch: Patch) -> None:
 
 def broken_connection_ignored(patch: Patch) -> None:
     """A commit during which the connection broke is taken for what the library says of it."""
-    patch.setattr("engine.kafka.transaction.BROKEN", re.compile("never said"))
+    patch.setattr("engine.kafka.connection.BROKEN", re.compile("never said"))
 
 
 def replay_beyond_committed(patch: Patch) -> None:
