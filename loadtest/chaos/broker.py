@@ -1,4 +1,4 @@
-"""A Kafka of the run's own, which may be killed: `scripts/kafka` with a folder of its own."""
+"""A Kafka of the run's own, whose nodes may be killed: `scripts/kafka` with a folder of its own."""
 
 import os
 import select
@@ -16,23 +16,25 @@ END_TIMEOUT_S = 30.0
 
 
 class OwnKafka:
-    """One node; its data outlasts `kill`."""
+    """Some nodes, numbered from 1; their data outlasts `kill`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, nodes: int) -> None:
         """Nothing runs yet; LoadTestError where this is no checkout, which alone has the script."""
         if not SCRIPT.is_file():
             raise LoadTestError("there is no scripts/kafka beside this package: give --bootstrap")
+        self.nodes = nodes
         self._folder = folder / "kafka"
         self._kills = 0
 
     def start(self) -> str:
-        """Starts what does not run, and returns its address once it answers."""
-        said = self._run("start").strip()
+        """Starts what does not run, and returns the address once all answer."""
+        said = self._run("start", "--nodes", str(self.nodes)).strip()
         return said.rpartition("KAFKA_BOOTSTRAP_SERVERS=")[2]
 
-    def kill(self) -> None:
+    def kill(self, node: int) -> None:
         """SIGKILL; returns once it is gone."""
-        pid = int((self._folder / "nodes" / "1" / "pid").read_text())
+        folder = self._folder / "nodes" / str(node)
+        pid = int((folder / "pid").read_text())
         # Not our child, so that only this tells of its end.
         process = os.pidfd_open(pid)
         try:
@@ -41,14 +43,13 @@ class OwnKafka:
         finally:
             os.close(process)
         if not gone:
-            raise LoadTestError(f"the broker, process {pid}, outlived SIGKILL by {END_TIMEOUT_S:g} s")
+            raise LoadTestError(f"node {node}, process {pid}, outlived SIGKILL by {END_TIMEOUT_S:g} s")
         self._kills += 1
         # The next start begins a log of its own.
-        log = self._folder / "nodes" / "1" / "server.log"
-        log.rename(log.with_name(f"server-{self._kills}.log"))
+        (folder / "server.log").rename(folder / f"server-{self._kills}.log")
 
     def stop(self) -> None:
-        """Ends it; its data stays in the folder."""
+        """Ends all; their data stays in the folder."""
         self._run("stop")
 
     def _run(self, *arguments: str) -> str:
@@ -70,9 +71,9 @@ class OwnKafka:
 
 
 @contextmanager
-def running_kafka(folder: Path) -> Iterator[tuple[OwnKafka, str]]:
+def running_kafka(folder: Path, nodes: int) -> Iterator[tuple[OwnKafka, str]]:
     """A Kafka and its address; ended at the end, whatever happened."""
-    broker = OwnKafka(folder)
+    broker = OwnKafka(folder, nodes)
     try:
         yield broker, broker.start()
     finally:

@@ -72,7 +72,7 @@ class Director:
         elif round_.kind == "freeze":
             self._freeze(active)
         else:
-            self._kill_broker()
+            self._kill_broker(round_.node)
         self.crew.until(self.crew.complete, "an active worker and its standbys again")
 
     def _moment(self, round_: Round) -> Worker:
@@ -117,15 +117,16 @@ class Director:
             self.step_backs += 1
         self.blows.append(Blow("freeze", uncommitted, open_at, recovery_s))
 
-    def _kill_broker(self) -> None:
+    def _kill_broker(self, node: int) -> None:
+        """One node, while the others take over what it led; then it comes back."""
         if self.broker is None:
             raise LoadTestError("only a broker of the run's own can be killed")
         there, open_at = self.probe.ends(self.input), self.probe.open_at()
         struck_at = time.monotonic()
-        self.broker.kill()
-        self.broker.start()
+        self.broker.kill(node)
         first = self._first_decision()
         uncommitted = self.probe.uncommitted(there)
+        self.broker.start()
         self.blows.append(Blow("kill_broker", uncommitted, open_at, self._arrival(first) - struck_at))
 
     def _first_decision(self) -> "Future[float]":

@@ -10,7 +10,7 @@ from loadtest.chaos.arrivals import Arrivals
 from loadtest.chaos.checker import check
 from loadtest.chaos.director import Director
 from loadtest.chaos.report import Report, Struck, versions
-from loadtest.chaos.rounds import plan, rate_for
+from loadtest.chaos.rounds import NODES, plan, rate_for
 from loadtest.chaos.stage import Setting, stage
 
 ENGINE: dict[str, Any] = {"kafka": {"decision_features": True}}
@@ -38,7 +38,14 @@ def run_chaos(options: Options, folder: Path, say: Callable[[str], None]) -> Rep
     rounds = plan(options.kills, options.zombies, options.broker_kills, options.seed, transactions=transactions)
     rate = options.rate or rate_for(rounds, options.events)
     setting = Setting(
-        options.events, rate, options.seed, options.partitions, options.delivery, options.bootstrap, ENGINE
+        events=options.events,
+        rate=rate,
+        seed=options.seed,
+        partitions=options.partitions,
+        delivery=options.delivery,
+        bootstrap=options.bootstrap,
+        nodes=NODES if options.broker_kills else 1,
+        engine=ENGINE,
     )
     say(f"{options.events:,} events at {rate:,.0f}/s, {len(rounds)} rounds, in {folder}")
     with stage(setting, folder) as on_stage:

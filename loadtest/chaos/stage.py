@@ -29,7 +29,9 @@ TOPICS_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What is run: `engine` holds tables of the configuration beyond the profile's."""
+    """What is run: `engine` holds tables of the configuration beyond the profile's, `nodes` are those of a broker of
+    its own, and as many replicas has each topic.
+    """
 
     events: int
     rate: float
@@ -37,6 +39,7 @@ class Setting:
     partitions: int
     delivery: str
     bootstrap: str | None
+    nodes: int
     engine: Mapping[str, Any]
 
 
@@ -73,7 +76,7 @@ def stage(setting: Setting, folder: Path) -> Iterator[Stage]:
     with ExitStack() as running:
         broker, bootstrap = None, setting.bootstrap
         if bootstrap is None:
-            broker, bootstrap = running.enter_context(running_kafka(folder))
+            broker, bootstrap = running.enter_context(running_kafka(folder, setting.nodes))
         identity = f"chaos-{uuid.uuid4().hex[:8]}"
         application = Application(bootstrap, identity, setting.partitions, setting.delivery)
         profile = read_profile(PROFILE)
@@ -99,7 +102,11 @@ def stage(setting: Setting, folder: Path) -> Iterator[Stage]:
 
 def _worker(folder: Path, application: Application, profile: Mapping[str, Any], setting: Setting) -> Worker:
     worker = Worker(folder, application.bootstrap)
-    tables = {**setting.engine, "observe": {"listen": f"{HOST}:{worker.port}", "log_format": "json"}}
+    tables = {
+        **setting.engine,
+        "kafka": {**setting.engine.get("kafka", {}), "replication": setting.nodes},
+        "observe": {"listen": f"{HOST}:{worker.port}", "log_format": "json"},
+    }
     worker.config_file.write_text(application.config_text(profile, **tables), "utf-8")
     return worker
 

@@ -17,6 +17,7 @@ HOST = "127.0.0.1"
 ANSWER_TIMEOUT_S = 2.0
 END_TIMEOUT_S = 60.0
 LOG_LINES_SHOWN = 15
+REFUSED = "Connection refused"
 OVERRIDES = "TIDEGATE__"
 
 
@@ -113,7 +114,9 @@ class Worker:
         """The end of its log."""
         if not self.log_file.exists():
             return f"{self.name}: it never ran"
-        lines = self.log_file.read_text("utf-8", errors="replace").splitlines()[-LOG_LINES_SHOWN:]
+        lines = self.log_file.read_text("utf-8", errors="replace").splitlines()
+        # Of a broker that is away there are hundreds.
+        lines = [line for line in lines if REFUSED not in line][-LOG_LINES_SHOWN:]
         return "\n".join([f"{self.name}, last lines of {self.log_file}:", *(f"  {line}" for line in lines)])
 
     def _signal(self, number: signal.Signals) -> None:

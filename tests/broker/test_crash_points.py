@@ -44,16 +44,11 @@ OFTEN = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the first worker ended, and what both put out, by source coordinates; every one is there once."""
+    """How the first worker ended, and what is otherwise than without it; small, since all are kept to the end."""
 
     exit_code: int
-    decisions: dict[tuple[int, int], bytes]
-    expected: dict[tuple[int, int], bytes]
-    letters: list[tuple[int, int]]
-    expected_letters: list[tuple[int, int]]
-    committed: dict[int, int]
-    ends: dict[int, int]
-    stored: dict[int, int]
+    decisions: int
+    problems: list[str]
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +64,8 @@ def outcomes(
 def test_dying_there_changes_nothing(outcomes: dict[tuple[str, int], Future[Outcome]], point: str, hit: int) -> None:
     found = outcomes[point, hit].result()
     assert found.exit_code == EXIT_CODE, "the point was not reached"
-    assert found.decisions == found.expected
-    assert sorted(found.letters) == sorted(found.expected_letters)
-    assert found.committed == found.ends
-    assert found.stored == found.ends
+    assert found.decisions > EVENTS // 2
+    assert found.problems == []
 
 
 def _run(bootstrap: str, folder: Path, topics: TopicFactory, point: str, hit: int) -> Outcome:
@@ -91,13 +84,19 @@ def _run(bootstrap: str, folder: Path, topics: TopicFactory, point: str, hit: in
             standby.stop()
     decisions = application.read_all(application.decisions)
     found = {place_of(orjson.loads(m.value())): timeless(m.value()) for m in decisions}
-    assert len(found) == len(decisions), "an event was decided twice"
     letters = [_source(message.headers()) for message in application.read_all(application.dead_letters)]
     expected, expected_letters = _undisturbed(application)
-    return Outcome(
-        exit_code, found, expected, letters, expected_letters, application.committed(), application.ends(),
-        second.header().vector,
-    )  # fmt: skip
+    ends = application.ends()
+    checks = {
+        "an event was decided twice": len(found) == len(decisions),
+        "decisions are missing": expected.keys() <= found.keys(),
+        "there are further decisions": found.keys() <= expected.keys(),
+        "decisions differ": all(found[place] == expected[place] for place in found.keys() & expected.keys()),
+        "dead letters differ": sorted(letters) == sorted(expected_letters),
+        "offsets differ": application.committed() == ends,
+        "the state is not at the end": second.header().vector == ends,
+    }
+    return Outcome(exit_code, len(found), [problem for problem, well in checks.items() if not well])
 
 
 class _Dying(WorkerProcess):
