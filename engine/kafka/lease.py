@@ -1,8 +1,9 @@
 """The right to own the input: partition 0 of the lease topic, held as a member of the application's group.
 
-The group is that of the committed offsets, so the broker fences by membership whoever commits without the lease. Every
-rebalance begins a new generation, and metadata of an older one is refused; the assignor lets the holder keep it when
-others join. Nobody answers for the lease from memory: `prove` asks the broker.
+The group is that of the committed offsets, so the broker refuses them from whoever is no member any longer. Of members
+it does not ask who holds the lease: that a standby commits nothing is our part. Every rebalance begins a new
+generation, and metadata of an older one is refused; the assignor lets the holder keep the lease when others join.
+`check` says what this client has heard, which may be old; `prove` asks the broker.
 """
 
 from types import TracebackType
