@@ -20,7 +20,7 @@ from engine.kafka.journal import Journal
 from engine.kafka.lease import Lease
 from engine.observe.metrics import latencies_s
 from engine.pipeline import Pipeline
-from engine.progress import Progress, Run, joined, runs_of
+from engine.progress import Progress, Run, joined, refused_of, runs_of
 
 VECTOR_COMMIT_INTERVAL_S = 3600.0
 STATUS_INTERVAL_S = 1.0
@@ -46,6 +46,7 @@ class Uncommitted:
     """What the next commit makes final."""
 
     runs: list[Run] = field(default_factory=list)
+    refused: list[Run] = field(default_factory=list)
     record_times_ms: list[np.ndarray] = field(default_factory=list)
 
     def __bool__(self) -> bool:
@@ -114,6 +115,7 @@ class Loop:
         stage.delivery.produce(outputs)
         clock.done("produce")
         self._uncommitted.runs += runs_of(records)
+        self._uncommitted.refused += refused_of(outputs.dead_letters)
         self._uncommitted.record_times_ms.append(outputs.record_times_ms)
         self.vector |= next_offsets(records)
         self._newest_record_ms = int(records.record_times_ms.max())
@@ -144,6 +146,7 @@ class Loop:
             sequence=self.sequence + 1,
             vector=dict(self.vector),
             runs=joined(self._uncommitted.runs),
+            refused=list(self._uncommitted.refused),
             state_fingerprint=pipeline.state.header.fingerprint,
             feature_set=pipeline.feature_set,
             model=f"{pipeline.model.name}/{pipeline.model.version}",

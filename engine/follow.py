@@ -5,7 +5,8 @@ input 0    ......100 ======== 120 ===== 131 ........          a run is taken onc
 input 2    ...7 = 9 ..........................                its records have arrived
 
 Nothing is taken that is not committed, so nothing is ever taken back. Exactly once, a record that can be read is
-committed. At least once, it is as soon as the next one follows it, or the committed offsets say so.
+committed. At least once, it is as soon as the next one follows it, or the committed offsets say so. What was refused
+when it was decided is left out, under whatever rules it is taken now.
 """
 
 from collections import deque
@@ -14,7 +15,7 @@ import numpy as np
 
 from engine.crashpoints import reached
 from engine.errors import FatalError
-from engine.events import Records, select
+from engine.events import Bool, Records, select
 from engine.kafka.consume import Input
 from engine.kafka.journal import Journal
 from engine.pipeline import Pipeline
@@ -38,6 +39,7 @@ class Follower:
         self._confirmed_by_next = confirmed_by_next
         self._unconfirmed: list[Progress] = []
         self._runs: deque[Run] = deque()
+        self._refused: dict[int, deque[tuple[int, int]]] = {}
         self._waiting: dict[int, deque[Records]] = {}
         self._ready: list[Records] = []
         self._read: dict[int, int] = {}
@@ -49,6 +51,7 @@ class Follower:
         self.position, self.sequence = dict(position), sequence
         self._unconfirmed, self._ready = [], []
         self._runs.clear()
+        self._refused.clear()
         self._journal.start(journal_offset)
         self._assign()
 
@@ -95,6 +98,8 @@ class Follower:
                 )
             self.sequence = record.sequence
             self._runs.extend(record.runs)
+            for partition, start, to in record.refused:
+                self._refused.setdefault(partition, deque()).append((start, to))
             # A partition that the topic has got since was read from its beginning.
             starts = record.vector | {partition: start for partition, start, _ in reversed(record.runs)}
             self._add({p: start for p, start in starts.items() if p not in self.position})
@@ -183,6 +188,23 @@ class Follower:
             return
         records = Records.joined(self._ready)
         self._ready = []
-        self._pipeline.absorb(records)
+        accepted = select(records, ~self._were_refused(records))
+        if len(accepted):
+            self._pipeline.absorb(accepted)
         self._pipeline.metrics.replayed_events += len(records)
         reached("followed")
+
+    def _were_refused(self, records: Records) -> Bool:
+        """Which records became dead letters when they were decided; forgets what was said of them and those before."""
+        refused = np.zeros(len(records), np.bool_)
+        for partition, runs in self._refused.items():
+            rows = np.flatnonzero(records.partitions == partition)
+            if not len(rows):
+                continue
+            offsets = records.offsets[rows]
+            passed = [run for run in runs if run[0] <= offsets[-1]]
+            for start, to in passed:
+                refused[rows[np.searchsorted(offsets, start) : np.searchsorted(offsets, to)]] = True
+            while runs and runs[0][1] <= offsets[-1] + 1:
+                runs.popleft()
+        return refused

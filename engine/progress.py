@@ -2,6 +2,10 @@
 
 runs     [[0, 100, 120], [2, 7, 9], [0, 120, 131]]      partition, from, to: offsets [from, to), in acceptance order
 vector   {0: 131, 1: 55, 2: 9}                          what is read next, of every partition, once all of it is done
+refused  [[0, 118, 119]]                                what of the runs became dead letters, and is none of the state
+
+What was refused stays so, even for whoever reads it under rules that would take it: it was not decided, and may come
+again by a replay of dead letters, which then is no duplicate.
 
 Whoever takes the input in this order has the state that the worker had, so it is what replays, standbys and checkers
 read. `sequence` counts an application's commits; one that begins anew at the same number replaces what was written
@@ -14,7 +18,7 @@ import msgspec
 import numpy as np
 
 from engine.errors import FatalError
-from engine.events import Records
+from engine.events import DeadLetter, Records
 
 SCHEMA = "tidegate.progress.v1"
 
@@ -29,6 +33,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     sequence: int
     vector: dict[int, int]
     runs: list[Run]
+    refused: list[Run] = []
     state_fingerprint: str
     feature_set: str
     model: str
@@ -70,6 +75,18 @@ def runs_of(records: Records) -> list[Run]:
             strict=True,
         )
     )
+
+
+def refused_of(letters: Iterable[DeadLetter]) -> list[Run]:
+    """The places of dead letters as runs."""
+    found: list[Run] = []
+    for letter in letters:
+        partition, offset = letter.partition, letter.offset
+        if found and found[-1][0] == partition and found[-1][2] == offset:
+            found[-1] = (partition, found[-1][1], offset + 1)
+        else:
+            found.append((partition, offset, offset + 1))
+    return found
 
 
 def joined(runs: Iterable[Run]) -> list[Run]:

@@ -109,11 +109,15 @@ class Input:
         return False
 
     def lag_events(self, vector: dict[int, int]) -> dict[int, int]:
-        """Records between the vector and each partition's end, as far as the last fetch knows."""
+        """Records between the vector and each partition's end, as far as the last fetch knows.
+
+        Markers of a producer's transactions take up offsets as records do, but for those at a partition's end.
+        """
         lag = {}
         for partition, offset in vector.items():
             _, end = self._consumer.get_watermark_offsets(TopicPartition(self.topic, partition), cached=True)
-            lag[partition] = max(0, end - offset) if end != OFFSET_INVALID else 0
+            read_to = max(offset, self.ends.get(partition, 0))
+            lag[partition] = max(0, end - read_to) if end != OFFSET_INVALID else 0
         return lag
 
     def pause(self, partitions: set[int]) -> None:

@@ -30,10 +30,9 @@ Ends = dict[int, int]
 class LetterTopic:
     """A consumer of every partition, in no group."""
 
-    def __init__(self, config: Config, clients: Clients = KAFKA, silence_s_max: float = SILENCE_S_MAX) -> None:
+    def __init__(self, config: Config, clients: Clients = KAFKA) -> None:
         """Raises ConfigError without the topic or for a setting that is refused, RetriableError without a broker."""
         self.topic = config.kafka.topics.dead_letters
-        self._silence_s_max = silence_s_max
         # Letters may pass their retention while they are read: then reading goes on with the first that is left.
         settings = journal_settings(config)
         try:
@@ -124,7 +123,7 @@ class LetterTopic:
             is_record = message is not None and message.error() is None
             if message is None or not (is_record or self._is_end(message.error())):
                 silence_s += POLL_S
-                if silence_s > self._silence_s_max:
+                if silence_s > SILENCE_S_MAX:
                     raise RetriableError(self._silent(left, ends))
                 continue
             silence_s, partition = 0.0, message.partition()
@@ -147,7 +146,7 @@ class LetterTopic:
     def _silent(self, left: set[int], ends: Mapping[int, int]) -> str:
         places = ", ".join(f"{partition} at {self._read_to[partition]} of {ends[partition]}" for partition in left)
         return (
-            f"{self.topic}: nothing more could be read for {self._silence_s_max:g} s, of partition {places}: "
+            f"{self.topic}: nothing more could be read for {SILENCE_S_MAX:g} s, of partition {places}: "
             "the broker does not answer, or a transaction of a worker that died is still open; try again"
         )
 

@@ -97,7 +97,9 @@ class Resender:
             )  # fmt: skip
         self._call("records cannot be sent", lambda: self._producer.flush(ANSWER_TIMEOUT_S))
         marks: dict[tuple[int, str], list[Sent]] = defaultdict(list)
-        for row, resent in enumerate(letters):
+        # The largest first, for if one is too large, all that were under way with it are refused.
+        for row in sorted(range(len(letters)), key=lambda row: -letters[row].letter.value_bytes):
+            resent = letters[row]
             place = self._place(resent, *reports.get(row, (None, None)))
             marks[resent.letter.partition, resent.to].append(Sent(resent.letter.offset, *place, resent.attempt))
         for (partition, to), sent in marks.items():

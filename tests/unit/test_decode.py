@@ -4,6 +4,7 @@ import json
 import math
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from engine.config import Config, parse_config
 from engine.decode import EVENT_ID_CHARS_MAX, TIME_MS_MAX, Decoder, rounded
 from engine.errors import ConfigError
-from engine.events import AMOUNT_MINOR_MAX, REASONS, Batch, DeadLetter, Records
+from engine.events import AMOUNT_MINOR_MAX, REASONS, Batch, DeadLetter, Records, select
 from engine.rates import Rate, RateTable
 from features.words import ZERO_WORD, column_seed, key_hashes, text_word
 
@@ -313,6 +314,21 @@ def test_horizons_count_from_the_record_timestamp() -> None:
     batch, dead_letters = NATIVE.decode(records_of(values, record_time_ms=TIME_MS))
     assert batch.times_ms.tolist() == [earliest, latest]
     assert [(d.reason, d.offset) for d in dead_letters] == [("event_time_past", 100), ("event_time_future", 103)]
+
+
+def test_a_dead_letter_has_the_key_and_the_timestamp_of_its_record() -> None:
+    records = records_of([b"{", json.dumps(event()).encode(), None], record_time_ms=TIME_MS)
+    _, letters = NATIVE.decode(replace(records, keys=[b"k0", b"k1", None]))
+    assert [(d.offset, d.key, d.record_time_ms) for d in letters] == [(100, b"k0", TIME_MS), (102, None, TIME_MS)]
+    _, letters = NATIVE.decode(records_of([b"{"]))
+    assert [(d.key, d.record_time_ms) for d in letters] == [(None, -1)]
+
+
+def test_a_record_keeps_its_key_where_some_are_taken() -> None:
+    records = replace(records_of([b"0", b"1", b"2"]), keys=[b"k0", None, b"k2"])
+    assert select(records, np.array([True, False, True])).keys == [b"k0", b"k2"]
+    assert select(records_of([b"0", b"1"]), np.array([False, True])).keys == []
+    assert Records.joined([records, records]).keys == [b"k0", None, b"k2"] * 2
 
 
 def test_without_a_record_timestamp_there_are_no_horizons() -> None:
