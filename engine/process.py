@@ -95,6 +95,10 @@ class WorkerProcess:
         if self._process.returncode not in (0, -signal.SIGTERM):
             self._raise_ended()
 
+    def send(self, number: signal.Signals) -> None:
+        """Sends it a signal, and does not wait for what becomes of it."""
+        self._process.send_signal(number)
+
     def kill(self) -> None:
         """Ends it as a crash would, and waits until it is gone."""
         self._process.kill()

@@ -11,17 +11,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import orjson
 import pytest
 
 from engine.crashpoints import EXIT_CODE, POINTS, VARIABLE
-from engine.events import Records
 from engine.process import WorkerProcess
-from engine.progress import decode_progress
-from engine.replay import ReplayFiles, replay
 from tests.broker.application import GIVE_UP_S, Application, new_application, wait_active
-from tests.broker.test_worker import crash_traffic, place_of, timeless
+from tests.broker.outcome import judged
+from tests.broker.test_worker import crash_traffic
 from tests.conftest import TopicFactory, own_topics
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
@@ -82,21 +78,8 @@ def _run(bootstrap: str, folder: Path, topics: TopicFactory, point: str, hit: in
             exit_code = dying.ended(GIVE_UP_S)
             application.wait_committed(standby)
             standby.stop()
-    decisions = application.read_all(application.decisions)
-    found = {place_of(orjson.loads(m.value())): timeless(m.value()) for m in decisions}
-    letters = [_source(message.headers()) for message in application.read_all(application.dead_letters)]
-    expected, expected_letters = _undisturbed(application)
-    ends = application.ends()
-    checks = {
-        "an event was decided twice": len(found) == len(decisions),
-        "decisions are missing": expected.keys() <= found.keys(),
-        "there are further decisions": found.keys() <= expected.keys(),
-        "decisions differ": all(found[place] == expected[place] for place in found.keys() & expected.keys()),
-        "dead letters differ": sorted(letters) == sorted(expected_letters),
-        "offsets differ": application.committed() == ends,
-        "the state is not at the end": second.header().vector == ends,
-    }
-    return Outcome(exit_code, len(found), [problem for problem, well in checks.items() if not well])
+    decisions, problems = judged(application, second.header().vector)
+    return Outcome(exit_code, decisions, problems)
 
 
 class _Dying(WorkerProcess):
@@ -119,28 +102,3 @@ def _dying(application: Application, point: str, hit: int) -> _Dying:
         application.bootstrap,
         environment | {VARIABLE: f"{point}:{hit}"},
     )
-
-
-def _undisturbed(application: Application) -> tuple[dict[tuple[int, int], bytes], list[tuple[int, int]]]:
-    """What a replay without a broker puts out, in the order that `progress` says."""
-    sent = {(record.partition, record.offset): record for record in application.sent}
-    messages = application.read_all(application.progress)
-    runs = [run for m in messages for run in decode_progress(m.value(), m.offset()).runs]
-    places = [(p, offset) for p, start, to in runs for offset in range(start, to) if (p, offset) in sent]
-    assert len(places) == len(sent) == len(set(places))
-    records = Records(
-        application.input,
-        [sent[place].value for place in places],
-        np.array([partition for partition, _ in places], np.int64),
-        np.array([offset for _, offset in places], np.int64),
-        np.array([sent[place].timestamp_ms for place in places], np.int64),
-    )
-    out, dead = application.folder / "replayed.jsonl", application.folder / "dead.jsonl"
-    replay(iter([records]), application.config(), ReplayFiles(out, dead_letters=dead), with_features=True)
-    decisions = {place_of(orjson.loads(line)): timeless(line) for line in out.read_bytes().splitlines()}
-    return decisions, [place_of(orjson.loads(line)) for line in dead.read_bytes().splitlines()]
-
-
-def _source(headers: list[tuple[str, bytes]]) -> tuple[int, int]:
-    found = dict(headers)
-    return int(found["tidegate.partition"]), int(found["tidegate.offset"])
