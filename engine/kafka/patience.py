@@ -12,10 +12,10 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 
-class PatientProducer(Producer):
+class PatientProducer(Producer):  # type: ignore[misc]  # Producer comes without types
     """As Producer. A call that was given up is left to a thread of its own, which keeps the producer alive."""
 
-    def send_offsets_to_transaction(self, positions: Any, group_metadata: Any, timeout: float = -1.0) -> None:
+    def send_offsets_to_transaction(self, positions: Any, group_metadata: Any, timeout: float) -> None:
         """As Producer does; KafkaException (`_TIMED_OUT`, requires abort) where it does not return in time."""
         send = super().send_offsets_to_transaction
         within(timeout, "send_offsets_to_transaction", lambda: send(positions, group_metadata, timeout))
@@ -31,6 +31,7 @@ def within(timeout_s: float, name: str, call: Callable[[], object]) -> None:
             call()
         except KafkaException as error:
             raised.append(error)
+        # Not after any other: then the call is one that did not return.
         returned.set()
 
     # A daemon, since nothing can end it, and the process must.
