@@ -15,8 +15,10 @@ from typing import Any
 
 import orjson
 import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient, NewPartitions
 
-from engine.errors import FencedError
+from engine.errors import FatalError, FencedError
 from engine.kafka.client import SESSION_MS
 from engine.process import WorkerProcess
 from tests.broker.application import Application, new_application, wait_active, wait_for
@@ -32,7 +34,6 @@ FIRST_DECISION_S_MAX = 15.0
 # So many decisions are there before anything happens.
 UNDER_WAY = 3_000
 DECIDED = 'tidegate_events_total{outcome="decided"}'
-STANDBY = 'tidegate_worker_role{role="standby"}'
 
 
 @pytest.fixture
@@ -168,3 +169,64 @@ def test_a_zombie_writes_nothing_and_may_lead_again(make: Callable[[int], Applic
     decided, problems = judged(application, folder.header().vector, once=delivery == "exactly_once")
     assert problems == []
     assert decided > 50_000
+
+
+def test_partitions_that_the_input_gets_are_read_by_the_active_one_and_its_successor(
+    make: Callable[[int], Application],
+) -> None:
+    application = make(2)
+    second = beside(application, "second")
+    values, keys, times_ms = crash_traffic(events=9_000)
+    parts = [slice(at, at + 3_000) for at in range(0, 9_000, 3_000)]
+    with (
+        application.worker(kafka__partitions_check_s=1) as active,
+        second.worker(active=False, kafka__partitions_check_s=1) as standby,
+    ):
+        application.produce(values[parts[0]], keys[parts[0]], times_ms[parts[0]])
+        application.wait_committed(active)
+        admin = AdminClient({"bootstrap.servers": application.bootstrap})
+        for change in admin.create_partitions([NewPartitions(application.input, 4)]).values():
+            change.result()
+        application.partitions = second.partitions = 4
+        application.produce(values[parts[1]], keys[parts[1]], times_ms[parts[1]])
+        assert {record.partition for record in application.sent[3_000:]} == {0, 1, 2, 3}
+        application.wait_committed(active)
+        active.kill()
+        application.produce(values[parts[2]], keys[parts[2]], times_ms[parts[2]])
+        application.wait_committed(standby)
+        standby.stop()
+    decided, problems = judged(application, second.header().vector)
+    assert problems == []
+    assert decided > 7_000
+
+
+def test_a_worker_without_state_catches_up_beside_an_active_one(make: Callable[[int], Application]) -> None:
+    application = make(3)
+    second = beside(application, "second")
+    with application.worker() as active, stream(application, 20_000) as sent:
+        under_way(application, active)
+        with second.worker(active=False) as standby:
+            assert standby.samples()["tidegate_replayed_events_total"] > 0
+            sent.result()
+            application.wait_committed(active)
+            active.stop()
+            wait_active(standby)
+            assert DECIDED not in standby.samples()
+            standby.stop()
+    decided, problems = judged(application, second.header().vector)
+    assert problems == []
+    assert decided > 15_000
+
+
+def test_a_worker_without_state_says_what_retention_took(make: Callable[[int], Application]) -> None:
+    application = make(1)
+    second = beside(application, "second")
+    application.produce(*crash_traffic(events=3_000))
+    with application.worker() as active:
+        application.wait_committed(active)
+        admin = AdminClient({"bootstrap.servers": application.bootstrap})
+        for answer in admin.delete_records([TopicPartition(application.input, 0, 1_000)]).values():
+            answer.result()
+        with pytest.raises(FatalError, match=r"the topic begins at 1000.*--accept-cold-state"), second.worker():
+            pass
+        active.check()
