@@ -24,7 +24,6 @@ from engine.progress import Progress, Run, joined, refused_of, runs_of
 
 VECTOR_COMMIT_INTERVAL_S = 3600.0
 STATUS_INTERVAL_S = 1.0
-PARTITIONS_INTERVAL_S = 30.0
 
 
 @dataclass(slots=True)
@@ -71,7 +70,7 @@ class Loop:
         self._commit_at = now + self._kafka.commit_interval_ms / 1000
         self._commit_anyway_at = now + VECTOR_COMMIT_INTERVAL_S
         self._status_at = now
-        self._partitions_at = now + PARTITIONS_INTERVAL_S
+        self._partitions_at = now + self._kafka.partitions_check_s
         self._newest_record_ms = -1
 
     def turn(self) -> Outputs | None:
@@ -184,7 +183,7 @@ class Loop:
     def _find_new_partitions(self, now: float) -> None:
         """Reads partitions that the topic has got since from their beginning, once all before is committed."""
         stage = self._stage
-        self._partitions_at = now + PARTITIONS_INTERVAL_S
+        self._partitions_at = now + self._kafka.partitions_check_s
         if found := stage.source.find_new_partitions():
             self.commit()
             self.vector |= {partition: first for partition, (first, _) in stage.source.bounds(found).items()}

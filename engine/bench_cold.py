@@ -53,7 +53,7 @@ def bench_cold(entities: int, events: int | None, budget_bytes: int, say: Callab
         say("measuring an empty worker")
         empty_bytes = _apart(_empty, _config(Path(folder) / "empty", budget_bytes))
         say(f"putting {entities:,} entities on disk")
-        _apart(_fill, _config(Path(folder) / "full", FILL_BUDGET_BYTES), entities)
+        _apart(fill, _config(Path(folder) / "full", FILL_BUDGET_BYTES), entities)
         on_disk_bytes = sum(file.stat().st_size for file in Path(folder).rglob("*.sst"))
         say(f"feeding {events:,} events")
         figures = _apart(_feed, _config(Path(folder) / "full", budget_bytes), entities, events)
@@ -105,7 +105,8 @@ def _keys(config: Config, entities: int) -> list[UInt64]:
     return [mixed(np.arange(entities // types) * types + kind) for kind in range(types)]
 
 
-def _fill(config: Config, entities: int) -> None:
+def fill(config: Config, entities: int) -> None:
+    """Makes a state of so many entities, which stands at the beginning of a topic of one partition."""
     rng = np.random.default_rng(1)
     keys = np.column_stack(_keys(config, entities))
     with ExitStack() as resources_open:

@@ -111,6 +111,7 @@ class Kafka(_Section, frozen=True):
     commit_interval_ms: int = 50
     batch_linger_ms: int = 2
     batch_events_max: int = 2_048
+    partitions_check_s: int = 30
     partitions: int = 12
     replication: int = 1
     topics: Topics = Topics()
@@ -119,7 +120,8 @@ class Kafka(_Section, frozen=True):
     client_secret_files: dict[str, str] = {}
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "commit_interval_ms", "batch_linger_ms", "batch_events_max", "partitions", "replication")
+        _at_least(self, 1, "commit_interval_ms", "batch_linger_ms", "batch_events_max", "partitions_check_s")
+        _at_least(self, 1, "partitions", "replication")
         if self.delivery == "exactly_once" and self.commit_interval_ms > TRANSACTION_MS_MAX:
             raise ValueError(
                 f"commit_interval_ms: {self.commit_interval_ms} must be at most {TRANSACTION_MS_MAX} where delivery is "

@@ -61,10 +61,17 @@ class WorkerProcess:
         give_up_at = time.monotonic() + deadline_s
         while not stop.wait(READY_POLL_S):
             self.check()
-            if self._answers():
+            if self.ready():
                 return
             if time.monotonic() > give_up_at:
                 raise FatalError(f"the worker was not ready after {deadline_s:g} s: {self._last_words()}")
+
+    def ready(self) -> bool:
+        """What it says of itself."""
+        try:
+            return self._get("/readyz")[0] == http.client.OK
+        except OSError:
+            return False  # not listening yet
 
     def check(self) -> None:
         """Raises the error that the worker ended with, if it has ended."""
@@ -95,16 +102,14 @@ class WorkerProcess:
         if self._process.returncode not in (0, -signal.SIGTERM):
             self._raise_ended()
 
+    def send(self, number: signal.Signals) -> None:
+        """Sends it a signal, and does not wait for what becomes of it."""
+        self._process.send_signal(number)
+
     def kill(self) -> None:
         """Ends it as a crash would, and waits until it is gone."""
         self._process.kill()
         self._process.wait()
-
-    def _answers(self) -> bool:
-        try:
-            return self._get("/readyz")[0] == http.client.OK
-        except OSError:
-            return False  # not listening yet
 
     def _get(self, path: str) -> tuple[int, str]:
         # Not urllib, which would ask a proxy.

@@ -11,6 +11,7 @@ from engine.kafka.deliver import Delivery, delivery_of
 from engine.kafka.journal import Journal
 from engine.kafka.lease import Lease
 from engine.kafka.offsets import ask_committed
+from engine.kafka.reach import Reach
 from engine.kafka.topics import cluster_identity
 from engine.observe.logs import set_up_logs
 from engine.observe.server import AdminServer
@@ -35,7 +36,7 @@ def connected(
     """A worker with its clients; raises as `Input`."""
     source = resources_open.enter_context(Input(config))
     journal = resources_open.enter_context(Journal(config))
-    lease = resources_open.enter_context(Lease(config))
+    lease = resources_open.enter_context(Lease(config, reach=Reach(pipeline.metrics.note_broker)))
     delivery: Delivery = resources_open.enter_context(delivery_of(config, lease))
     return Worker(
         config,
@@ -70,7 +71,11 @@ def serve(config: Config, stop: threading.Event, *, accept_cold_state: bool = Fa
             return True, {"role": metrics.role}
 
         def ready() -> tuple[bool, dict[str, object]]:
-            return worker.ready, {"role": metrics.role, "replay_remaining_events": metrics.replay_remaining}
+            return worker.ready and metrics.broker_up, {
+                "role": metrics.role,
+                "replay_remaining_events": metrics.replay_remaining,
+                "broker_up": metrics.broker_up,
+            }
 
         resources_open.enter_context(AdminServer(config.observe.address, metrics, alive, ready))
         worker.run()

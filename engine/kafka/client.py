@@ -8,6 +8,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 
 from engine.config import Config, client_settings
 from engine.errors import ConfigError
+from engine.kafka.patience import PatientProducer
 from engine.kafka.topics import cluster_identity
 
 _log = logging.getLogger("tidegate.kafka")
@@ -46,7 +47,7 @@ class KafkaClients:
 
     def producer(self, settings: Mapping[str, Any]) -> Producer:
         """As `Clients`."""
-        return Producer(dict(settings))
+        return PatientProducer(dict(settings))
 
     def identity(self, settings: Mapping[str, Any], topic: str) -> tuple[str | None, str | None]:
         """As `Clients`."""

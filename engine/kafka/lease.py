@@ -15,6 +15,7 @@ from engine.config import Config
 from engine.errors import ConfigError, FatalError, RetriableError
 from engine.kafka.client import KAFKA, Clients, lease_settings, refused_settings
 from engine.kafka.offsets import committed_offsets
+from engine.kafka.reach import STATISTICS_INTERVAL_MS, Reach
 
 PARTITION = 0
 # How long the answer to a commit is polled for: often at first, ten seconds in all.
@@ -30,8 +31,11 @@ class LeaseLostError(RetriableError):
 class Lease:
     """One membership. `tenure` counts how often the lease was got; it moves on whenever it is lost."""
 
-    def __init__(self, config: Config, clients: Clients = KAFKA) -> None:
-        """Joins nothing yet; ConfigError where the settings are refused."""
+    def __init__(self, config: Config, clients: Clients = KAFKA, reach: Reach | None = None) -> None:
+        """Joins nothing yet; ConfigError where the settings are refused.
+
+        `reach` hears at every poll whether a broker is there.
+        """
         self._topic = config.kafka.topics.lease
         self._input = config.kafka.input
         self.held = False
@@ -41,7 +45,9 @@ class Lease:
         # What became of the commits that were asked for last, by what they were: empty where all is well.
         self._answers: dict[Places, str] = {}
         try:
-            self._consumer = clients.consumer(lease_settings(config) | {"on_commit": self._on_commit})
+            self._consumer = clients.consumer(
+                lease_settings(config) | {"on_commit": self._on_commit} | _heard_by(reach)
+            )
         except KafkaException as error:
             raise refused_settings(error) from error
         self._joined = False
@@ -150,6 +156,12 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+def _heard_by(reach: Reach | None) -> dict[str, Any]:
+    if reach is None:
+        return {}
+    return {"statistics.interval.ms": STATISTICS_INTERVAL_MS, "stats_cb": reach.on_statistics}
 
 
 def _places(offsets: list[TopicPartition]) -> Places:

@@ -96,6 +96,7 @@ class Metrics:
         self.replayed_events = 0
         self.replay_remaining = 0
         self.role = "starting"
+        self.broker_up = True
         self.lag_events: dict[int, int] = {}
         self.lag_seconds = 0.0
         self.state_entities: dict[str, int] = {}
@@ -135,6 +136,10 @@ class Metrics:
         self.state_entities = state.entities()
         self.dirty_bytes = state.dirty_bytes()
         self.cache_hits, self.cache_misses = state.cache_hits, state.cache_misses
+
+    def note_broker(self, up: bool) -> None:
+        """Whether a broker is there."""
+        self.broker_up = up
 
     @property
     def events(self) -> int:
@@ -184,6 +189,7 @@ class MetricsCollector(Collector):
     def _gauges(self) -> Iterator[Metric]:
         m = self._metrics
         yield _gauge("worker_role", "1 for the role that the worker has.", "role", {r: int(r == m.role) for r in ROLES})
+        yield GaugeMetricFamily("tidegate_broker_up", "Whether a Kafka broker answers.", int(m.broker_up))
         lag = {str(partition): events for partition, events in m.lag_events.items()}
         yield _gauge("consumer_lag_events", "Input records not yet read.", "partition", lag)
         yield _gauge("state_entities", "Entities that the state has seen.", "entity", m.state_entities)

@@ -1,6 +1,7 @@
 """One application on the real broker: topics of its own, a state directory, and the workers that run it."""
 
 import json
+import math
 import os
 import threading
 import time
@@ -24,6 +25,9 @@ from tests.conftest import TopicFactory
 GIVE_UP_S = 120.0
 ANSWER_TIMEOUT_S = 10.0
 FETCH_MESSAGES = 10_000
+ASK_AGAIN_S = 0.02
+# Where records are sent at a pace, so many at a time.
+PACED_EVENTS = 100
 # Input that bears old timestamps must not be cleaned away.
 KEPT = {"retention.ms": "-1"}
 LARGE = {"max.message.bytes": str(4 * 1024 * 1024)}
@@ -98,9 +102,10 @@ class Application:
         values: Sequence[bytes | None],
         keys: Sequence[bytes | None],
         times_ms: NDArray[np.int64] | Sequence[int],
+        events_per_s: float = math.inf,
         **settings: Any,
     ) -> None:
-        """Sends records with these timestamps and remembers where each one went."""
+        """Sends records with these timestamps, so fast at most, and remembers where each one went."""
         rows: list[Message | None] = [None] * len(values)
 
         def note(row: int) -> Callable[[Any, Message], None]:
@@ -117,14 +122,17 @@ class Application:
                 "partitioner": "murmur2_random",
                 "queue.buffering.max.messages": 1_000_000,
                 "linger.ms": 5,
+                "enable.idempotence": True,
                 **settings,
             }
         )
+        began, never = time.monotonic(), threading.Event()
         with closing(producer):
             for row, (value, key, time_ms) in enumerate(zip(values, keys, np.asarray(times_ms).tolist(), strict=True)):
                 producer.produce(self.input, value, key, timestamp=time_ms, on_delivery=note(row))
-                if row % 1_000 == 0:
+                if row % PACED_EVENTS == 0:
                     producer.poll(0)
+                    never.wait(max(0.0, began + row / events_per_s - time.monotonic()))
             assert producer.flush(GIVE_UP_S) == 0
         for message, key, value, time_ms in zip(rows, keys, values, np.asarray(times_ms).tolist(), strict=True):
             assert message is not None
@@ -191,9 +199,15 @@ class Application:
 
 def wait_active(worker: WorkerProcess) -> None:
     """Returns once a worker that is ready holds the lease."""
-    give_up_at = time.monotonic() + GIVE_UP_S
-    while worker.samples()['tidegate_worker_role{role="active"}'] != 1:
-        assert time.monotonic() < give_up_at, "the worker did not get the lease"
+    wait_for(worker, "the lease", lambda samples: samples['tidegate_worker_role{role="active"}'] == 1)
+
+
+def wait_for(worker: WorkerProcess, what: str, holds: Callable[[dict[str, float]], bool]) -> None:
+    """Returns once the worker's metrics say so, which nothing announces; fails where it ends before."""
+    give_up_at, never = time.monotonic() + GIVE_UP_S, threading.Event()
+    while not holds(worker.samples()):
+        assert time.monotonic() < give_up_at, f"the worker waited in vain for {what}"
+        never.wait(ASK_AGAIN_S)
 
 
 class Reader:

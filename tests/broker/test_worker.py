@@ -210,11 +210,11 @@ def test_a_client_of_another_make_produces_events_and_reads_decisions(make: Call
 
 
 def crash_traffic(
-    seed: int = 5, events: int = CRASH_EVENTS
+    seed: int = 5, events: int = CRASH_EVENTS, **further: Any
 ) -> tuple[list[bytes | None], list[bytes | None], list[int]]:
     """Values, keys and timestamps: some late, some twice, some poison; cards that come again and again."""
     settings = TrafficSettings(
-        seed=seed, cards=400, merchants=40, card_testing_share=0.02, late_share=0.02, poison_share=0.01
+        seed=seed, cards=400, merchants=40, card_testing_share=0.02, late_share=0.02, poison_share=0.01, **further
     )
     traffic = generate(settings, events)
     values: list[bytes | None] = list(render(traffic))

@@ -36,6 +36,7 @@ FAMILIES = {
     "state_cache_hits": set(),
     "state_cache_misses": set(),
     "worker_role": {"role"},
+    "broker_up": set(),
     "consumer_lag_events": {"partition"},
     "consumer_lag_seconds": set(),
     "state_entities": {"entity"},
