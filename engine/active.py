@@ -63,6 +63,8 @@ class Loop:
         self.sent = dict(vector)
         self.sequence = sequence
         self.tenure = tenure
+        # Commits of ours, and of nobody else, are from here on up to the newest of ours.
+        self._progress_offset = stage.journal.position
         self._uncommitted = Uncommitted()
         now = stage.clock.monotonic()
         self._commit_at = now + self._kafka.commit_interval_ms / 1000
@@ -105,7 +107,7 @@ class Loop:
         stage = self._stage
         if stage.pipeline.state.crowded(len(records)):
             # Dirty entities fill their share of memory: everything so far is committed and goes to disk first.
-            self.commit()
+            self.commit(to_disk=True)
             stage.flusher.whole(self._position())
         outputs = stage.pipeline.process(records)
         clock = stage.pipeline.metrics.stage_clock()
@@ -117,16 +119,19 @@ class Loop:
         self._newest_record_ms = int(records.record_times_ms.max())
         return outputs
 
-    def commit(self) -> None:
-        """Commits what was decided; then, and only then, the state at this vector may go to disk."""
+    def commit(self, *, to_disk: bool = False) -> None:
+        """Commits what was decided; then, and only then, the state at this vector may go `to_disk`."""
         stage = self._stage
+        due = stage.flusher.due()
         if self._uncommitted:
             clock = stage.pipeline.metrics.stage_clock()
             self.sent = dict(self.vector)
+            end = stage.journal.end() if due or to_disk else self._progress_offset
             stage.delivery.commit(self._progress())
+            self._progress_offset = end
             clock.done("commit")
             self._note_committed()
-        if stage.flusher.due():
+        if due:
             clock = stage.pipeline.metrics.stage_clock()
             stage.flusher.begin(self._position())
             clock.done("snapshot")
@@ -159,8 +164,10 @@ class Loop:
         self._commit_anyway_at = now + VECTOR_COMMIT_INTERVAL_S
 
     def _position(self) -> Position:
-        """Where the state stands right after a commit: the next record of `progress` is not written yet."""
-        return Position(self.committed, self.sequence, self._stage.journal.end())
+        """Where the state stands after a commit. Its place in `progress` is the end as it was before that commit, which
+        shows that nobody else wrote until then: by now a successor may have, if this process stood still meanwhile.
+        """
+        return Position(self.committed, self.sequence, self._progress_offset)
 
     def _status(self, now: float) -> None:
         """Numbers that need not be fresher than a second."""
@@ -184,7 +191,7 @@ class Loop:
 
     def drain(self) -> None:
         """Commits what was decided and gives up the lease, so that a standby goes on; then writes the state down."""
-        self.commit()
+        self.commit(to_disk=True)
         position = self._position()
         self._stage.lease.release()
         self._stage.flusher.whole(position)

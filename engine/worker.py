@@ -98,6 +98,8 @@ class Worker:
         self.pipeline.metrics.role = "starting"
         state = self.pipeline.state
         self._check_origin()
+        # Others may have read partitions that were not there when this process began.
+        self.source.find_new_partitions()
         committed, bounds = self.lease.committed(self.source.partitions), self.source.bounds()
         # A commit is answered before everybody can see its offsets: who is ahead is judged once nothing is pending.
         stored = state.header.vector
@@ -200,11 +202,14 @@ class Worker:
         self.loop = None
         metrics.role, self.ready = "replaying", False
         self.delivery.open(tenure)
+        self.source.find_new_partitions()
         committed, bounds = self.lease.committed(self.source.partitions), self.source.bounds()
         self._check_nobody_else_committed(committed, tenure)
         # Who is ahead is refused now; what retention has taken since was followed before.
         self._plan(committed, {partition: (0, end) for partition, (_, end) in bounds.items()})
         self.follower.hear_to(self.journal.end())
+        # If this process stood still meanwhile, a successor has written what the offsets that were read do not hold.
+        self.lease.prove(tenure)
         self.follower.take_rest(committed)
         _log.info("replaying into the state", extra={"events": self.follower.remaining})
         while not self.follower.settled:

@@ -20,8 +20,8 @@ NODES = 3
 class Round:
     """One blow. `inside`: while a transaction is seen to be open, otherwise whenever work is uncommitted.
 
-    `node`: of the broker, which is killed. `delay_s`: how long all goes well before. `at_once`: whether the killed worker starts again before the other has
-    taken over, and so may get the lease itself, or only then.
+    `delay_s`: how long all goes well before. `at_once`: whether the killed worker starts again before the other has
+    taken over, and so may get the lease itself, or only then. `node`: of the broker, if one of its nodes is killed.
     """
 
     kind: Kind

@@ -33,10 +33,10 @@ def flush_before_commit(patch: Patch) -> None:
     """State goes to disk at the vector that is about to be committed."""
     commit = Loop.commit
 
-    def early(loop: Loop) -> None:
+    def early(loop: Loop, *, to_disk: bool = False) -> None:
         flusher, loop.committed = loop._stage.flusher, dict(loop.vector)
         flusher.whole(loop._position())
-        commit(loop)
+        commit(loop, to_disk=to_disk)
 
     patch.setattr(Loop, "commit", early)
 
@@ -105,7 +105,7 @@ def doubt_taken_for_commit(patch: Patch) -> None:
 
 def broken_connection_ignored(patch: Patch) -> None:
     """A commit during which the connection broke is taken for what the library says of it."""
-    patch.setattr("engine.kafka.transaction.BROKEN", re.compile("never said"))
+    patch.setattr("engine.kafka.connection.BROKEN", re.compile("never said"))
 
 
 def replay_beyond_committed(patch: Patch) -> None:
@@ -195,6 +195,16 @@ def progress_offset_too_late(patch: Patch) -> None:
         begin(flusher, replace(position, commits=position.commits + 1, progress_offset=position.progress_offset + 2))
 
     patch.setattr(Flusher, "begin", late)
+
+
+def progress_end_after_commit(patch: Patch) -> None:
+    """The end of `progress` is looked up after a commit, when a successor may have gone on."""
+    position = Loop._position
+
+    def late(loop: Loop) -> Any:
+        return replace(position(loop), progress_offset=loop._stage.journal.end())
+
+    patch.setattr(Loop, "_position", late)
 
 
 def new_tenure_on_old_state(patch: Patch) -> None:

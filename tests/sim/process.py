@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from tests.sim.cluster import Cluster
 
 
+# While a process stands still, some other one takes a step this often.
+OTHERS_STEP_S = 0.02
+
+
 class Process:
     """One worker's process. What belongs to it stops when it is killed or paused, and is told so."""
 
@@ -57,7 +61,10 @@ class Process:
     def stand_still(self, seconds: float) -> None:
         """SIGSTOP and SIGCONT while the others go on. Raises Crash where it is killed meanwhile."""
         self.pause()
-        self.cluster.wait(self, self.cluster.clock.now_s + seconds)
+        until_s = self.cluster.clock.now_s + seconds
+        # In small steps, so that the others get as far as they would.
+        while self.cluster.clock.now_s < until_s and self.alive:
+            self.cluster.wait(self, min(until_s, self.cluster.clock.now_s + OTHERS_STEP_S))
         self.resume()
         if not self.alive:
             raise Crash(f"{self.name} was killed")

@@ -32,9 +32,11 @@ EVENTS = 240
 TROUBLE_S = 40.0
 LIVELY_S = 240.0
 TURNS_MAX = 60_000
+# How often a turn brings new input.
+SENDS = 0.02
 RATES = {
     "crash": 0.002,
-    "stall": 0.001,
+    "stall": 0.003,
     "lost request": 0.004,
     "late request": 0.02,
     "lost reply": 0.004,
@@ -102,7 +104,7 @@ class Simulation:
         # Some inputs get another partition on the way.
         self._grows_at_s = self.random.choice([math.inf, math.inf, 5.0])
         self._sent = 0
-        self.cluster.meanwhile = lambda process: self._step()
+        self.cluster.meanwhile = lambda process: self._go_on()
 
     def run(self) -> Outcome:
         """Trouble, calm, and the checks."""
@@ -123,9 +125,15 @@ class Simulation:
         decisions = len(self.committed("decisions"))
         return Outcome(self.cluster.trace_hash(), self.cluster.clock.now_s, ended, decisions, commits, problems)
 
+    def _go_on(self) -> None:
+        """What happens while somebody waits: the input comes all the same."""
+        if self.random.random() < SENDS:
+            self._send()
+        self._step()
+
     def _turn(self) -> None:
         draw = self.random.random()
-        if draw < 0.02:
+        if draw < SENDS:
             self._send()
         elif draw < 0.0205 and self.cluster.faults.rates and not self.cluster.down:
             self.cluster.outage(self.random.choice([0.5, 5.0, 15.0]))
@@ -223,11 +231,18 @@ class Checks:
         return found + self._check_disks(store)
 
     def _runs_that_hold(self, progress: list[Progress]) -> list[Run]:
-        """At least once, a record may be written again under its number; the last one holds."""
-        by_number = {record.sequence: record for record in progress}
-        if self._once and len(by_number) != len(progress):
-            return []
-        return [run for number in sorted(by_number) for run in by_number[number].runs]
+        """At least once, a record may be written again under its number until the next one follows; what a worker
+        writes that stood still meanwhile, and has lost the lease, has a number that is long gone."""
+        held: list[Progress] = []
+        for record in progress:
+            if self._once and held and record.sequence <= held[-1].sequence:
+                return []
+            if len(held) > 1 and record.sequence <= held[-2].sequence:
+                continue
+            if held and record.sequence <= held[-1].sequence:
+                held.pop()
+            held.append(record)
+        return [run for record in held for run in record.runs]
 
     def _check_runs(self, runs: list[Run]) -> list[str]:
         at = dict.fromkeys(range(self._simulation.partitions), 0)

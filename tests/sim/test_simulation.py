@@ -10,9 +10,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from engine.errors import FatalError
 from tests.provenance import commit
-from tests.sim.planted import AT_LEAST_ONCE, EXACTLY_ONCE, Planted
-from tests.sim.run import Outcome, Simulation
+from tests.sim.planted import AT_LEAST_ONCE, EXACTLY_ONCE, Planted, progress_end_after_commit
+from tests.sim.run import RATES, Outcome, Simulation
 
 FEW, MANY, SHARES = 10, 200, 10
 REPEATED = (0, 7)
@@ -69,6 +70,32 @@ def test_the_same_seed_gives_the_same_run(seed: int) -> None:
     first, again = run(seed, "exactly_once"), run(seed, "exactly_once")
     assert first == again
     assert first.trace_hash != run(seed + 1, "exactly_once").trace_hash
+
+
+def standing_still(seed: int, commits: int) -> Simulation:
+    """Nothing goes wrong, but that each worker stands still once, right after so many commits."""
+    simulation = Simulation(seed, rates=dict.fromkeys(RATES, 0.0))
+    for process in ("a1", "b1"):
+        simulation.cluster.faults.force("stall", f"{process} commit_transaction done", commits)
+    return simulation
+
+
+def problems_of_standing_still() -> Iterator[str]:
+    for seed in range(3):
+        for commits in range(6):
+            try:
+                yield from standing_still(seed, commits).run().problems
+            except FatalError as error:
+                yield str(error)
+
+
+def test_a_worker_stands_still_after_a_commit() -> None:
+    assert list(problems_of_standing_still()) == []
+
+
+def test_what_is_looked_up_after_a_commit_may_be_a_successors(monkeypatch: pytest.MonkeyPatch) -> None:
+    progress_end_after_commit(monkeypatch)
+    assert any("records are missing" in problem for problem in problems_of_standing_still())
 
 
 CASES = [("exactly_once", planted) for planted in EXACTLY_ONCE] + [
