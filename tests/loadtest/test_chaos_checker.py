@@ -38,7 +38,7 @@ def event(number: int, card: str, **changes: object) -> bytes:
     return orjson.dumps({**fields, "card": card, "merchant": "m", "device": "d", "ip": "10.0.0.1", **changes})
 
 
-# Partition, value. The merchant is that of all, so that its features depend on how partitions are interleaved.
+# Partition, value. The device is that of all, so that its features depend on how partitions are interleaved.
 SENT = [
     (0, event(0, "4000")),
     (0, event(1, "4000")),
@@ -210,7 +210,7 @@ def test_decisions_must_fit_the_order_that_progress_gives(scripted: Scripted, tm
     found = findings(scripted, tmp_path, swap_runs)
     assert found.journal_faults == []
     assert found.verdict.mismatched
-    assert any("features.merchant." in line for line in found.differences)
+    assert any("features.device.count" in line for line in found.differences)
 
 
 def test_a_gap_in_progress_is_found_and_nothing_compared(scripted: Scripted, tmp_path: Path) -> None:
