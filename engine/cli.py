@@ -49,7 +49,8 @@ class Commands(click.Group):
 def main() -> None:
     """Scores payment transactions on Kafka in real time, with exact sliding windows.
 
-    Exit codes: 0 well; 1 a check failed; 2 configuration or arguments; 3 broker away; 4 fenced; 5 fatal.
+    Exit codes: 0 well; 1 a check failed; 2 configuration or arguments; 3 broker away; 4 fenced by somebody else;
+    5 going on would lose or corrupt something.
     """
 
 
@@ -64,7 +65,10 @@ main.add_command(dlq)
 @bootstrap_option
 @click.option("--accept-cold-state", is_flag=True, help="Begin with the history that the topic still has.")
 def run(config_file: str | None, bootstrap: str | None, accept_cold_state: bool) -> None:
-    """Score the input topic until told to stop (SIGTERM and Ctrl-C drain; a second one kills)."""
+    """Score the input topic until told to stop (SIGTERM and Ctrl-C drain; a second one kills).
+
+    Of several workers with one application_id, each with a state.dir of its own, one scores; the others follow it.
+    """
     from engine.serve import serve
 
     config = with_bootstrap(required_config(config_file), bootstrap)

@@ -1,4 +1,4 @@
-"""The four ways things go wrong; whoever catches one knows what to do by its class alone."""
+"""The ways things go wrong; whoever catches one knows what to do by its class alone."""
 
 
 class TidegateError(Exception):
@@ -25,13 +25,13 @@ class PoisonError(TidegateError):
 
 
 class RetriableError(TidegateError):
-    """Something outside did not answer this time; the same step may be tried again. Exit code 3 when it lasts."""
+    """Something outside did not answer this time; the same step may be tried again. Exit code 3 where nobody does."""
 
     exit_code = 3
 
 
 class FencedError(TidegateError):
-    """Another worker owns the input now: stop without touching anything. Exit code 4."""
+    """Somebody else did what is ours alone to do: stop without touching anything. Exit code 4."""
 
     exit_code = 4
 

@@ -57,7 +57,7 @@ class WorkerProcess:
         return self._process.pid
 
     def wait_ready(self, stop: threading.Event, deadline_s: float = READY_DEADLINE_S) -> None:
-        """Returns once the worker can take events, or `stop` is set; FatalError after `deadline_s`."""
+        """Returns once the worker decides or follows, or `stop` is set; FatalError after `deadline_s`."""
         give_up_at = time.monotonic() + deadline_s
         while not stop.wait(READY_POLL_S):
             self.check()

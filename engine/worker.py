@@ -164,6 +164,7 @@ class Worker:
 
     def _stand_by(self) -> Iterator[None]:
         """Follows what the active one commits."""
+        self.lease.join()
         while not self.stop.is_set() and not self.lease.poll():
             busy = self.follower.remaining > 0
             self.follower.hear(0.0 if busy else IDLE_S)

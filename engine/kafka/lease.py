@@ -1,8 +1,9 @@
 """The right to own the input: partition 0 of the lease topic, held as a member of the application's group.
 
-The group is that of the committed offsets, so the broker fences by membership whoever commits without the lease. Every
-rebalance begins a new generation, and metadata of an older one is refused; the assignor lets the holder keep it when
-others join. Nobody answers for the lease from memory: `prove` asks the broker.
+The group is that of the committed offsets, so the broker refuses them from whoever is no member any longer. Of members
+it does not ask who holds the lease: that a standby commits nothing is our part. Every rebalance begins a new
+generation, and metadata of an older one is refused; the assignor lets the holder keep the lease when others join.
+`check` says what this client has heard, which may be old; `prove` asks the broker.
 """
 
 from types import TracebackType
@@ -30,7 +31,7 @@ class Lease:
     """One membership. `tenure` counts how often the lease was got; it moves on whenever it is lost."""
 
     def __init__(self, config: Config, clients: Clients = KAFKA) -> None:
-        """Joins the group, which takes until some of the next polls; ConfigError where the settings are refused."""
+        """Joins nothing yet; ConfigError where the settings are refused."""
         self._topic = config.kafka.topics.lease
         self._input = config.kafka.input
         self.held = False
@@ -43,7 +44,13 @@ class Lease:
             self._consumer = clients.consumer(lease_settings(config) | {"on_commit": self._on_commit})
         except KafkaException as error:
             raise refused_settings(error) from error
-        self._consumer.subscribe([self._topic], on_assign=self._got, on_revoke=self._lost, on_lost=self._lost)
+        self._joined = False
+
+    def join(self) -> None:
+        """Becomes a member, as some of the next polls find out; only then can the lease come this way."""
+        if not self._joined:
+            self._joined = True
+            self._consumer.subscribe([self._topic], on_assign=self._got, on_revoke=self._lost, on_lost=self._lost)
 
     def poll(self, timeout_s: float = 0.0) -> bool:
         """Hears of rebalances, which a hung pipeline does not; whether the lease is held.
@@ -131,8 +138,9 @@ class Lease:
         if self._released:
             return
         self.held, self._released = False, True
-        # A member without a partition that is merely closed stays one until its session is over.
-        self._consumer.unsubscribe()
+        if self._joined:
+            # A member without a partition that is merely closed stays one until its session is over.
+            self._consumer.unsubscribe()
         self._consumer.close()
 
     def __enter__(self) -> "Lease":

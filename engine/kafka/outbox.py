@@ -36,6 +36,9 @@ REFUSED = frozenset(
     }
 )
 
+# What becomes of other messages once one has failed its transaction; that may be heard of before the one that did.
+FOLLOWS = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})
+
 
 class Outbox:
     """The outputs of one producer. While it waits it calls `waiting`, which may raise to end that."""
@@ -73,6 +76,8 @@ class Outbox:
         reached("flush_outputs")
         while self._serve(self._producer.flush):
             self._waiting()
+        if self._failed is not None:
+            raise _failure(self._failed_topic, self._failed)
 
     def serve(self) -> None:
         """Hears what there is to hear; raises as `_serve`."""
@@ -90,7 +95,7 @@ class Outbox:
         except SystemError as error:
             # A fatal error is raised while callbacks run, and what is written in C fails within them.
             raise RetriableError(f"a message could not be delivered: the producer failed: {error}") from error
-        if self._failed is not None:
+        if self._failed is not None and self._failed.code() not in FOLLOWS:
             raise _failure(self._failed_topic, self._failed)
         return left
 
@@ -114,7 +119,7 @@ class Outbox:
             for message in left:
                 error = message.pop("_error")
                 if error.code() != KafkaError._QUEUE_FULL:
-                    self.serve()
+                    self._serve(self._producer.flush)
                     raise _failure(topic, error)
             self._wait()
 
@@ -126,7 +131,7 @@ class Outbox:
                 self._wait()
             except KafkaException as error:
                 # Where an earlier message failed, what became of that one says more.
-                self.serve()
+                self._serve(self._producer.flush)
                 raise _failure(topic, error.args[0]) from error
             else:
                 return
@@ -142,8 +147,7 @@ class Outbox:
         self._waiting()
 
     def _on_failure(self, error: KafkaError | None, message: Delivered) -> None:
-        # The first failure says why; those after it follow from it.
-        if error is not None and self._failed is None:
+        if error is not None and (self._failed is None or self._failed.code() in FOLLOWS):
             self._failed, self._failed_topic = error, message.topic()
 
 

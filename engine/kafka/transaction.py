@@ -12,7 +12,8 @@ doubt, however well it ended (docs/delivery-findings.md).
 retriable   librdkafka says so: the same call again, until the transaction's time is over
 abort       before the commit was asked for: RetriableError; the next `open` aborts the transaction
 doubt       while it was asked for: DoubtError; the next `open` settles it, one way or the other
-fatal       the broker refuses a message for good, or another producer has our name while we hold the lease
+fenced      another producer has our name: one of the two before; the next `open` fences it in turn
+fatal       the broker refuses a message for good, or, as ConfigError, our name
 """
 
 from collections.abc import Callable

@@ -171,12 +171,12 @@ class MetricsCollector(Collector):
             "late_events": ("Events older than their partition's newest by more than late_after.", m.late_events),
             "duplicate_events": ("Events whose id was accepted before.", m.outcomes["duplicate"]),
             "transaction_commits": ("Commits of outputs and input offsets.", m.commits),
-            "transaction_aborts": ("Commits that were given up, and all that hung on them.", m.aborts),
+            "transaction_aborts": ("Times that the worker went back to what is committed.", m.aborts),
             "transaction_doubts": ("Commits of which it had to be found out how they ended.", m.doubts),
             "state_cache_hits": ("Entity look-ups found in memory.", m.cache_hits),
             "state_cache_misses": ("Entity look-ups not found in memory.", m.cache_misses),
             "state_flushes": ("Flushes of state to disk.", m.flushes),
-            "replayed_events": ("Events replayed into the state at start.", m.replayed_events),
+            "replayed_events": ("Events taken into the state without deciding.", m.replayed_events),
         }
         for name, (text, value) in plain.items():
             yield CounterMetricFamily(f"tidegate_{name}", text, value=value)
@@ -197,7 +197,7 @@ class MetricsCollector(Collector):
     def _histograms(self) -> Iterator[Metric]:
         m = self._metrics
         yield _histogram(
-            "event_to_decision_seconds", "Kafka record timestamp to acknowledged decision.", m.event_to_decision
+            "event_to_decision_seconds", "Kafka record timestamp to committed decision.", m.event_to_decision
         )
         yield _histogram("batch_events", "Records per micro-batch.", m.batch_events)
         yield _histogram("inference_batch_rows", "Rows per inference.", m.inference_rows)

@@ -38,6 +38,7 @@ def opened(application: Application, request: pytest.FixtureRequest) -> Opened:
         config = application.config(kafka__delivery=request.param, **settings)
         with Lease(config) as lease, delivery_of(config, lease) as delivery:
             give_up_at = time.monotonic() + GIVE_UP_S
+            lease.join()
             while not lease.poll(0.05):
                 assert time.monotonic() < give_up_at
             delivery.open(lease.tenure)
