@@ -21,7 +21,8 @@ from engine.progress import Progress, Run, replaced
 
 # Of a partition whose turn does not come, so many records are kept waiting.
 WAITING_RECORDS_MAX = 20_000
-# Runs are short, and a batch costs as much as many events: what is ready is taken together, up to so many.
+# Runs are short, and a batch costs as much as many events: what is ready is taken together, up to so many. Between
+# two batches whoever calls makes room for the next.
 BATCH_EVENTS = 8_192
 NOTHING_YET = -1
 
@@ -39,6 +40,8 @@ class Follower:
         self._runs: deque[Run] = deque()
         self._waiting: dict[int, deque[Records]] = {}
         self._ready: list[Records] = []
+        # How many more events fit into what is taken together.
+        self._room = BATCH_EVENTS
         self._read: dict[int, int] = {}
         self.position: dict[int, int] = {}
         self.sequence = 0
@@ -46,7 +49,7 @@ class Follower:
     def start(self, position: dict[int, int], sequence: int, journal_offset: int) -> None:
         """Goes on from here: `position` of each partition, after the `sequence`-th commit."""
         self.position, self.sequence = dict(position), sequence
-        self._unconfirmed, self._ready = [], []
+        self._unconfirmed, self._ready, self._room = [], [], BATCH_EVENTS
         self._runs.clear()
         self._journal.start(journal_offset)
         self._assign()
@@ -106,10 +109,10 @@ class Follower:
             self._assign()
 
     def take(self, timeout_s: float) -> int:
-        """Takes what is committed and has arrived; waits for more of it for so long at most. Returns how many."""
+        """Takes a batch of what is committed and has arrived; waits for so long at most. Returns how many."""
         before = self._pipeline.metrics.replayed_events
         self._drain_runs()
-        if self._runs:
+        if self._runs and self._room:
             self._fetch(timeout_s)
             self._drain_runs()
         self._take_ready()
@@ -151,9 +154,11 @@ class Follower:
             self._read[found] = int(part.offsets[-1]) + 1
 
     def _drain_runs(self) -> None:
-        while self._runs:
+        while self._runs and self._room:
             partition, _, to = self._runs[0]
             self._drain(partition, to)
+            if not self._room:
+                return
             arrived = max(self._read[partition], self._source.ends.get(partition, NOTHING_YET))
             # Markers of the input's own transactions take up offsets too.
             if self.position[partition] < to and arrived < to:
@@ -164,9 +169,10 @@ class Follower:
     def _drain(self, partition: int, to: int) -> None:
         """Moves what has arrived of a partition, up to an offset, to what is ready."""
         waiting = self._waiting[partition]
-        while waiting and waiting[0].offsets[0] < to:
+        while waiting and waiting[0].offsets[0] < to and self._room:
             records = waiting.popleft()
             before = records.offsets < to
+            before[self._room :] = False
             if not before.all():
                 waiting.appendleft(select(records, ~before))
                 records = select(records, before)
@@ -174,13 +180,12 @@ class Follower:
             if len(records):
                 self.position[partition] = int(records.offsets[-1]) + 1
                 self._ready.append(records)
-            if sum(map(len, self._ready)) >= BATCH_EVENTS:
-                self._take_ready()
+                self._room -= len(records)
 
     def _take_ready(self) -> None:
         if not self._ready:
             return
         records = Records.joined(self._ready)
-        self._ready = []
+        self._ready, self._room = [], BATCH_EVENTS
         self._pipeline.absorb(records)
         self._pipeline.metrics.replayed_events += len(records)
