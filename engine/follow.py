@@ -21,17 +21,27 @@ from engine.progress import Progress, Run, replaced
 
 # Of a partition whose turn does not come, so many records are kept waiting.
 WAITING_RECORDS_MAX = 20_000
-# Runs are short, and a batch costs as much as many events: what is ready is taken together, up to so many. Between
-# two batches whoever calls makes room for the next.
-BATCH_EVENTS = 8_192
+FETCH_EVENTS = 8_192
 NOTHING_YET = -1
 
 
 class Follower:
     """The state's position in the input, and what is known of how it goes on."""
 
-    def __init__(self, pipeline: Pipeline, source: Input, journal: Journal, *, confirmed_by_next: bool) -> None:
-        """`confirmed_by_next`: at least once, where the newest record may not be committed yet."""
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        source: Input,
+        journal: Journal,
+        *,
+        confirmed_by_next: bool,
+        batch_events_max: int,
+    ) -> None:
+        """`confirmed_by_next`: at least once, where the newest record may not be committed yet.
+
+        `batch_events_max`: runs are short, and a batch costs as much as many events, so what is ready is taken
+        together, but no more of it: between two batches whoever calls makes room for the next.
+        """
         self._pipeline = pipeline
         self._source = source
         self._journal = journal
@@ -40,8 +50,9 @@ class Follower:
         self._runs: deque[Run] = deque()
         self._waiting: dict[int, deque[Records]] = {}
         self._ready: list[Records] = []
+        self._batch_events_max = batch_events_max
         # How many more events fit into what is taken together.
-        self._room = BATCH_EVENTS
+        self._room = batch_events_max
         self._read: dict[int, int] = {}
         self.position: dict[int, int] = {}
         self.sequence = 0
@@ -49,7 +60,7 @@ class Follower:
     def start(self, position: dict[int, int], sequence: int, journal_offset: int) -> None:
         """Goes on from here: `position` of each partition, after the `sequence`-th commit."""
         self.position, self.sequence = dict(position), sequence
-        self._unconfirmed, self._ready, self._room = [], [], BATCH_EVENTS
+        self._unconfirmed, self._ready, self._room = [], [], self._batch_events_max
         self._runs.clear()
         self._journal.start(journal_offset)
         self._assign()
@@ -145,7 +156,7 @@ class Follower:
         partition = self._runs[0][0]
         full = {p for p, waiting in self._waiting.items() if sum(map(len, waiting)) > WAITING_RECORDS_MAX}
         self._source.pause(full - {partition})
-        records = self._source.poll(BATCH_EVENTS, timeout_s)
+        records = self._source.poll(FETCH_EVENTS, timeout_s)
         if records is None:
             return
         for found in np.unique(records.partitions).tolist():
@@ -186,6 +197,6 @@ class Follower:
         if not self._ready:
             return
         records = Records.joined(self._ready)
-        self._ready, self._room = [], BATCH_EVENTS
+        self._ready, self._room = [], self._batch_events_max
         self._pipeline.absorb(records)
         self._pipeline.metrics.replayed_events += len(records)

@@ -20,7 +20,7 @@ from engine.clock import SYSTEM_CLOCK, Clock
 from engine.config import Config
 from engine.errors import FatalError, FencedError, RetriableError
 from engine.flusher import Flusher, Position
-from engine.follow import BATCH_EVENTS, Follower
+from engine.follow import Follower
 from engine.kafka.consume import Input
 from engine.kafka.deliver import Delivery
 from engine.kafka.journal import Journal
@@ -66,6 +66,7 @@ class Worker:
             self.source,
             self.journal,
             confirmed_by_next=self.config.kafka.delivery == "at_least_once",
+            batch_events_max=self.config.kafka.batch_events_max,
         )
 
     def run(self) -> None:
@@ -184,7 +185,7 @@ class Worker:
     def _keep(self, taken: int) -> None:
         """Writes state down while following, as far as it is needed."""
         state = self.pipeline.state
-        if state.crowded(BATCH_EVENTS):
+        if state.crowded(self.config.kafka.batch_events_max):
             self.flusher.whole(self._followed())
         elif self.flusher.due() and self.follower.sequence > state.header.commits:
             self.flusher.begin(self._followed())

@@ -10,12 +10,13 @@ from typing import cast
 import numpy as np
 
 from engine.events import Records
-from engine.follow import BATCH_EVENTS, Follower
+from engine.follow import Follower
 from engine.kafka.consume import Input
 from engine.kafka.journal import Journal
 from engine.pipeline import Pipeline
 from engine.progress import Progress
 
+BATCH_EVENTS_MAX = 2_048
 ENDS = {1: 20_000, 0: 5_000}
 RUNS = [(0, 0, 4_999), (1, 0, 20_000), (0, 4_999, 5_000)]
 
@@ -65,7 +66,11 @@ def test_what_is_taken_at_once_is_bounded_and_in_order() -> None:
     taken: list[Records] = []
     pipeline = SimpleNamespace(absorb=taken.append, metrics=SimpleNamespace(replayed_events=0))
     follower = Follower(
-        cast(Pipeline, pipeline), cast(Input, FakeInput()), cast(Journal, FakeJournal()), confirmed_by_next=False
+        cast(Pipeline, pipeline),
+        cast(Input, FakeInput()),
+        cast(Journal, FakeJournal()),
+        confirmed_by_next=False,
+        batch_events_max=BATCH_EVENTS_MAX,
     )
     follower.start(dict.fromkeys(ENDS, 0), 0, 0)
     follower.hear_to(1)
@@ -73,7 +78,7 @@ def test_what_is_taken_at_once_is_bounded_and_in_order() -> None:
         before = len(taken)
         follower.take(0.0)
         assert len(taken) <= before + 1
-    assert max(map(len, taken)) == BATCH_EVENTS
+    assert max(map(len, taken)) == BATCH_EVENTS_MAX
     order = [
         place for records in taken for place in zip(records.partitions.tolist(), records.offsets.tolist(), strict=True)
     ]
