@@ -5,6 +5,7 @@ poll -> process -> produce --(commit interval)--> progress, outputs and offsets 
   +-------- writes a slice of the snapshot to RocksDB between micro-batches <---------------------+
 """
 
+import threading
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,6 +25,7 @@ from engine.progress import Progress, Run, joined, refused_of, runs_of
 
 VECTOR_COMMIT_INTERVAL_S = 3600.0
 STATUS_INTERVAL_S = 1.0
+VISIBLE_POLL_S, VISIBLE_POLLS_MAX = 0.005, 100
 
 
 @dataclass(slots=True)
@@ -194,9 +196,21 @@ class Loop:
     def drain(self) -> None:
         """Commits what was decided and gives up the lease, so that a standby goes on; then writes the state down."""
         self.commit(to_disk=True)
+        self._await_visible()
         position = self._position()
         self._stage.lease.release()
         self._stage.flusher.whole(position)
+
+    def _await_visible(self) -> None:
+        """Until the last commit can be read, or for half a second.
+
+        A successor would take it for one that is under way, and librdkafka asks every 500 ms whether it is over.
+        """
+        never = threading.Event()
+        for _ in range(VISIBLE_POLLS_MAX):
+            if self._stage.journal.end() > self._progress_offset:
+                return
+            self._stage.clock.wait(never, VISIBLE_POLL_S)
 
 
 def next_offsets(records: Records) -> dict[int, int]:

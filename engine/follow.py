@@ -23,16 +23,27 @@ from engine.progress import Progress, Run, replaced
 
 # Of a partition whose turn does not come, so many records are kept waiting.
 WAITING_RECORDS_MAX = 20_000
-# Runs are short, and a batch costs as much as many events: what is ready is taken together, up to so many.
-BATCH_EVENTS = 8_192
+FETCH_EVENTS = 8_192
 NOTHING_YET = -1
 
 
 class Follower:
     """The state's position in the input, and what is known of how it goes on."""
 
-    def __init__(self, pipeline: Pipeline, source: Input, journal: Journal, *, confirmed_by_next: bool) -> None:
-        """`confirmed_by_next`: at least once, where the newest record may not be committed yet."""
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        source: Input,
+        journal: Journal,
+        *,
+        confirmed_by_next: bool,
+        batch_events_max: int,
+    ) -> None:
+        """`confirmed_by_next`: at least once, where the newest record may not be committed yet.
+
+        `batch_events_max`: runs are short, and a batch costs as much as many events, so what is ready is taken
+        together, but no more of it: between two batches whoever calls makes room for the next.
+        """
         self._pipeline = pipeline
         self._source = source
         self._journal = journal
@@ -42,6 +53,9 @@ class Follower:
         self._refused: dict[int, deque[tuple[int, int]]] = {}
         self._waiting: dict[int, deque[Records]] = {}
         self._ready: list[Records] = []
+        self._batch_events_max = batch_events_max
+        # How many more events fit into what is taken together.
+        self._room = batch_events_max
         self._read: dict[int, int] = {}
         self.position: dict[int, int] = {}
         self.sequence = 0
@@ -49,7 +63,7 @@ class Follower:
     def start(self, position: dict[int, int], sequence: int, journal_offset: int) -> None:
         """Goes on from here: `position` of each partition, after the `sequence`-th commit."""
         self.position, self.sequence = dict(position), sequence
-        self._unconfirmed, self._ready = [], []
+        self._unconfirmed, self._ready, self._room = [], [], self._batch_events_max
         self._runs.clear()
         self._refused.clear()
         self._journal.start(journal_offset)
@@ -112,10 +126,10 @@ class Follower:
             self._assign()
 
     def take(self, timeout_s: float) -> int:
-        """Takes what is committed and has arrived; waits for more of it for so long at most. Returns how many."""
+        """Takes a batch of what is committed and has arrived; waits for so long at most. Returns how many."""
         before = self._pipeline.metrics.replayed_events
         self._drain_runs()
-        if self._runs:
+        if self._runs and self._room:
             self._fetch(timeout_s)
             self._drain_runs()
         self._take_ready()
@@ -148,7 +162,7 @@ class Follower:
         partition = self._runs[0][0]
         full = {p for p, waiting in self._waiting.items() if sum(map(len, waiting)) > WAITING_RECORDS_MAX}
         self._source.pause(full - {partition})
-        records = self._source.poll(BATCH_EVENTS, timeout_s)
+        records = self._source.poll(FETCH_EVENTS, timeout_s)
         if records is None:
             return
         for found in np.unique(records.partitions).tolist():
@@ -157,9 +171,11 @@ class Follower:
             self._read[found] = int(part.offsets[-1]) + 1
 
     def _drain_runs(self) -> None:
-        while self._runs:
+        while self._runs and self._room:
             partition, _, to = self._runs[0]
             self._drain(partition, to)
+            if not self._room:
+                return
             arrived = max(self._read[partition], self._source.ends.get(partition, NOTHING_YET))
             # Markers of the input's own transactions take up offsets too.
             if self.position[partition] < to and arrived < to:
@@ -170,9 +186,10 @@ class Follower:
     def _drain(self, partition: int, to: int) -> None:
         """Moves what has arrived of a partition, up to an offset, to what is ready."""
         waiting = self._waiting[partition]
-        while waiting and waiting[0].offsets[0] < to:
+        while waiting and waiting[0].offsets[0] < to and self._room:
             records = waiting.popleft()
             before = records.offsets < to
+            before[self._room :] = False
             if not before.all():
                 waiting.appendleft(select(records, ~before))
                 records = select(records, before)
@@ -180,14 +197,13 @@ class Follower:
             if len(records):
                 self.position[partition] = int(records.offsets[-1]) + 1
                 self._ready.append(records)
-            if sum(map(len, self._ready)) >= BATCH_EVENTS:
-                self._take_ready()
+                self._room -= len(records)
 
     def _take_ready(self) -> None:
         if not self._ready:
             return
         records = Records.joined(self._ready)
-        self._ready = []
+        self._ready, self._room = [], self._batch_events_max
         accepted = select(records, ~self._were_refused(records))
         if len(accepted):
             self._pipeline.absorb(accepted)

@@ -67,6 +67,7 @@ class Worker:
             self.source,
             self.journal,
             confirmed_by_next=self.config.kafka.delivery == "at_least_once",
+            batch_events_max=self.config.kafka.batch_events_max,
         )
 
     def run(self) -> None:

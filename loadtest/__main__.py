@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from loadtest.chaos.commands import chaos
+from loadtest.chaos.commands import chaos, failover
 from loadtest.columns import Traffic
 from loadtest.files import write_jsonl, write_parquet
 from loadtest.settings import TrafficSettings, spread
@@ -22,6 +22,7 @@ def main() -> None:
 
 
 main.add_command(chaos)
+main.add_command(failover)
 
 
 @main.command()

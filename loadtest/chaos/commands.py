@@ -12,6 +12,8 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
+from loadtest.chaos.failover import Options as FailoverOptions
+from loadtest.chaos.failover import failover_table, run_failover
 from loadtest.chaos.report import summary
 from loadtest.chaos.run import Options, run_chaos
 from loadtest.errors import LoadTestError
@@ -49,6 +51,27 @@ def chaos(*, keep: bool, as_json: bool, **options: Any) -> None:
         return run_chaos(asked, folder, _say).as_json()
 
     _conduct("chaos", outcome, summary, keep=keep, as_json=as_json)
+
+
+@click.command()
+@click.option("--rate", type=click.FloatRange(1), default=5_000.0, show_default=True, help="Events per second.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Hand-overs, and as many kills.")
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Another seed, another stream.")
+@click.option("--partitions", type=click.IntRange(1), default=6, show_default=True, help="Partitions of the input.")
+@click.option("--bootstrap", help="A Kafka, HOST:PORT; by default one of the run's own.")
+@click.option("--keep", is_flag=True, help="Keep the folder with logs, state and topics, whatever comes out.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def failover(*, keep: bool, as_json: bool, **options: Any) -> None:
+    """Measure how long nobody decides when the active worker is killed, and when it hands over on SIGTERM.
+
+    Exits with 1 where that is longer than 10 s or 1 s, or where an event has not exactly one outcome.
+    """
+    asked = FailoverOptions(**options)
+
+    def outcome(folder: Path) -> Outcome:
+        return run_failover(asked, folder, _say)
+
+    _conduct("failover", outcome, failover_table, keep=keep, as_json=as_json)
 
 
 def _conduct(

@@ -80,9 +80,22 @@ class Director:
         not_before = time.monotonic() + round_.delay_s
         self.crew.until(lambda: True if time.monotonic() >= not_before else None, "the delay")
         active = self.crew.until(self.crew.active, "an active worker")
-        seen = self.probe.open_at if round_.inside else lambda: self.probe.uncommitted(self.probe.ends(self.input))
-        self.crew.until(lambda: seen() or None, "uncommitted work")
+        if round_.inside:
+            self._await_transaction()
+        else:
+            self.crew.until(lambda: self.probe.uncommitted(self.probe.ends(self.input)) or None, "uncommitted work")
         return active
+
+    def _await_transaction(self) -> None:
+        """Until one has just begun: at its end it looks open still while its markers are being written."""
+        before = self.probe.open_at()
+
+        def begun() -> bool | None:
+            nonlocal before
+            earlier, before = before, self.probe.open_at()
+            return True if before and earlier.items().isdisjoint(before.items()) else None
+
+        self.crew.until(begun, "a transaction to begin")
 
     def _kill(self, active: Worker, round_: Round) -> None:
         there = self.probe.ends(self.input)

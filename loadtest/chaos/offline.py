@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from loadtest.chaos.contents import Content, decision_content, letter_content
+from loadtest.chaos.contents import UNREPEATABLE, Content, decision_content, letter_content
 from loadtest.chaos.worker import plain_environment
 from loadtest.errors import LoadTestError
 
@@ -103,7 +103,7 @@ def differences(ours: dict[str, Any] | None, theirs: dict[str, Any] | None) -> I
         yield "only one of them decided"
         return
     flat_ours, flat_theirs = dict(_flat(ours)), dict(_flat(theirs))
-    for name in sorted(flat_ours.keys() | flat_theirs.keys()):
+    for name in sorted((flat_ours.keys() | flat_theirs.keys()) - {UNREPEATABLE}):
         if flat_ours.get(name) != flat_theirs.get(name):
             yield f"{name}: {flat_ours.get(name)!r}, offline {flat_theirs.get(name)!r}"
 

@@ -26,6 +26,7 @@ class Probe:
     def __init__(self, application: Application) -> None:
         settings = {"bootstrap.servers": application.bootstrap, "log_level": 0}
         self._application = application
+        self._partitions: dict[str, list[int]] = {}
         self._admin = AdminClient(settings)
         # Of the application's group only to read its offsets: it joins nothing, and does not wait for transactions.
         self._group = Consumer(
@@ -47,8 +48,12 @@ class Probe:
 
     def _offsets(self, topic: str, isolation: IsolationLevel) -> Offsets:
         def ask() -> Offsets:
-            partitions = self._admin.list_topics(topic, timeout=ANSWER_TIMEOUT_S).topics[topic].partitions
-            asked: Mapping[TopicPartition, Any] = {TopicPartition(topic, p): OffsetSpec.latest() for p in partitions}
+            if topic not in self._partitions:
+                found = self._admin.list_topics(topic, timeout=ANSWER_TIMEOUT_S).topics[topic]
+                self._partitions[topic] = sorted(found.partitions)
+            asked: Mapping[TopicPartition, Any] = {
+                TopicPartition(topic, partition): OffsetSpec.latest() for partition in self._partitions[topic]
+            }
             answers = self._admin.list_offsets(asked, isolation_level=isolation, request_timeout=ANSWER_TIMEOUT_S)
             return {place.partition: int(answer.result().offset) for place, answer in answers.items()}
 

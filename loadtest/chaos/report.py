@@ -143,7 +143,7 @@ def versions(kafka_lib: Path | None) -> dict[str, str]:
         "tidegate": importlib.metadata.version("tidegate"),
         "commit": _commit(),
         "python": platform.python_version(),
-        "confluent-kafka": confluent_kafka.version()[0],
+        "confluent-kafka": importlib.metadata.version("confluent-kafka"),
         "librdkafka": confluent_kafka.libversion()[0],
     }
     for jar in kafka_lib.glob("kafka-server-[0-9]*.jar") if kafka_lib is not None else ():

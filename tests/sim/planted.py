@@ -123,8 +123,8 @@ def unconfirmed_taken(patch: Patch) -> None:
     """At least once, a standby takes records whose offsets may never be committed."""
     init = Follower.__init__
 
-    def trusting(follower: Follower, *arguments: Any, confirmed_by_next: bool) -> None:
-        init(follower, *arguments, confirmed_by_next=False)
+    def trusting(follower: Follower, *arguments: Any, confirmed_by_next: bool, **others: Any) -> None:
+        init(follower, *arguments, confirmed_by_next=False, **others)
 
     patch.setattr(Follower, "__init__", trusting)
 

@@ -11,6 +11,8 @@ from engine.pipeline import Pipeline
 from engine.progress import Progress, Run, refused_of
 from tests.pipelines import event, json_of, pipeline_of, profile, records_of
 
+BATCH_EVENTS_MAX = 6
+
 
 @dataclass
 class Source:
@@ -59,7 +61,13 @@ def polled(partition: int, start: int, to: int) -> Records:
 
 def follow(source: list[Records], heard: list[Progress], *, confirmed_by_next: bool = False) -> Pipeline:
     pipeline = pipeline_of(profile())
-    follower = Follower(pipeline, Source(source), Journal(heard), confirmed_by_next=confirmed_by_next)  # type: ignore[arg-type]
+    follower = Follower(
+        pipeline,
+        Source(source),  # type: ignore[arg-type]
+        Journal(heard),  # type: ignore[arg-type]
+        confirmed_by_next=confirmed_by_next,
+        batch_events_max=BATCH_EVENTS_MAX,
+    )
     follower.start({0: 0, 1: 0}, 0, 0)
     follower.hear(0.0)
     while follower.remaining:
