@@ -30,10 +30,16 @@ SESSION_S = SESSION_MS / 1000
 
 
 @pytest.fixture(scope="module")
-def own_kafka(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[OwnKafka, str]]:
+def cluster(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnKafka]:
     """Asked for where there is a broker at all: then the jars are there too."""
-    with running_kafka(tmp_path_factory.mktemp("broker"), 1) as kafka:
+    with running_kafka(tmp_path_factory.mktemp("broker"), 1) as (kafka, _):
         yield kafka
+
+
+@pytest.fixture
+def own_kafka(cluster: OwnKafka) -> tuple[OwnKafka, str]:
+    """It runs, whatever became of the test before."""
+    return cluster, cluster.start()
 
 
 @pytest.mark.parametrize("delivery", ["exactly_once", "at_least_once"])
