@@ -66,10 +66,10 @@ def admin_settings(config: Config) -> dict[str, Any]:
     }
 
 
-def consumer_settings(config: Config) -> dict[str, Any]:
+def consumer_settings(config: Config, fetch_wait_ms_max: int = 100) -> dict[str, Any]:
     """Settings of the input's consumer: assigned by hand, offsets committed by us alone, never a silent reset."""
     return {
-        "fetch.wait.max.ms": 100,
+        "fetch.wait.max.ms": fetch_wait_ms_max,
         "fetch.queue.backoff.ms": 10,
         "queued.max.messages.kbytes": 65_536,
         **admin_settings(config),
@@ -104,7 +104,8 @@ def lease_settings(config: Config) -> dict[str, Any]:
 
 def journal_settings(config: Config) -> dict[str, Any]:
     """Settings of the consumer of the `progress` topic: assigned by hand, from its beginning where nothing is known."""
-    return {**consumer_settings(config), "auto.offset.reset": "earliest"}
+    # Its end is asked for at a hand-over, and the answer waits behind a fetch that is under way.
+    return {**consumer_settings(config, fetch_wait_ms_max=30), "auto.offset.reset": "earliest"}
 
 
 def transaction_settings(config: Config) -> dict[str, Any]:

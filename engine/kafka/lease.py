@@ -20,6 +20,9 @@ from engine.kafka.reach import STATISTICS_INTERVAL_MS, Reach
 PARTITION = 0
 # How long the answer to a commit is polled for: often at first, ten seconds in all.
 WAITS_S = (*[0.001] * 100, *[0.05] * 198)
+# How long one that was refused is asked for again.
+REBALANCE_WAITS_S = (0.01, 0.05, *[0.1] * 10)
+REBALANCING = frozenset({KafkaError.ILLEGAL_GENERATION, KafkaError.REBALANCE_IN_PROGRESS})
 
 Places = frozenset[tuple[str, int, int]]
 
@@ -42,8 +45,8 @@ class Lease:
         self.tenure = 0
         self._released = False
         self._proofs = 0
-        # What became of the commits that were asked for last, by what they were: empty where all is well.
-        self._answers: dict[Places, str] = {}
+        # What became of the commits that were asked for last, by what they were.
+        self._answers: dict[Places, KafkaError | None] = {}
         try:
             self._consumer = clients.consumer(
                 lease_settings(config) | {"on_commit": self._on_commit} | _heard_by(reach)
@@ -105,18 +108,27 @@ class Lease:
         """
         self.check(tenure)
         self._proofs += 1
-        self._commit([TopicPartition(self._topic, PARTITION, self._proofs)])
+        self._commit([TopicPartition(self._topic, PARTITION, self._proofs)], tenure)
 
     def commit(self, vector: dict[int, int], tenure: int) -> None:
         """Commits offsets of the input; raises as `prove`, and then they may be committed or not."""
         self.check(tenure)
-        self._commit([TopicPartition(self._input, partition, offset) for partition, offset in vector.items()])
+        self._commit([TopicPartition(self._input, partition, offset) for partition, offset in vector.items()], tenure)
 
-    def _commit(self, offsets: list[TopicPartition]) -> None:
-        """Waits for the broker's word, but not for ever, as a synchronous commit does where no broker answers.
+    def _commit(self, offsets: list[TopicPartition], tenure: int) -> None:
+        """Again while others join, which begins a new generation: only a rebalance says that the lease is lost."""
+        error = self._ask(offsets)
+        for wait_s in REBALANCE_WAITS_S:
+            if error is None or error.code() not in REBALANCING:
+                break
+            self.poll(wait_s)
+            self.check(tenure)
+            error = self._ask(offsets)
+        if error is not None:
+            raise RetriableError(f"offsets were not committed: {error.str()}")
 
-        Refused or not, only a rebalance says that the lease is lost: it may have been the generation before.
-        """
+    def _ask(self, offsets: list[TopicPartition]) -> KafkaError | None:
+        """The broker's word, but not for ever, as a synchronous commit waits where no broker answers."""
         asked = _places(offsets)
         self._answers.pop(asked, None)
         try:
@@ -127,13 +139,11 @@ class Lease:
             if asked in self._answers:
                 break
             self.poll(wait_s)
-        answer = self._answers.pop(asked, "no answer")
-        if answer:
-            raise RetriableError(f"offsets were not committed: {answer}")
+        return self._answers.pop(asked, KafkaError(KafkaError._TIMED_OUT))
 
     def _on_commit(self, error: KafkaError | None, offsets: list[TopicPartition]) -> None:
         errors = [found for found in (error, *(place.error for place in offsets)) if found is not None]
-        self._answers[_places(offsets)] = errors[0].str() if errors else ""
+        self._answers[_places(offsets)] = errors[0] if errors else None
 
     def committed(self, partitions: list[int]) -> dict[int, int]:
         """The committed offset of each partition of the input that has one; those of open transactions do not count."""

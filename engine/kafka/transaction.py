@@ -2,20 +2,26 @@
 
 begin .. produce .. progress .. flush .. offsets .. commit          the state may reach the disk only after this line
 
-Whatever does not end well ends alike: an error leaves here, the caller drops everything that was not committed, and
-`open` makes a new producer, whose `init_transactions` settles what the old one left open and fences it. Only then the
-committed offsets say how it ended. So nothing is ever aborted by hand, and it need not be known why a commit got no
-answer. That covers what the library cannot see (KIP-890): it sends EndTxn again when a connection breaks, and a
-delayed one may end the *next* transaction of the same producer; so a commit during which its connection broke is in
-doubt, however well it ended (docs/delivery-findings.md).
+Whatever does not end well ends alike, but for one thing: an error leaves here, the caller drops everything that was not
+committed, and `open` makes a new producer, whose `init_transactions` settles what the old one left open and fences it.
+Only then the committed offsets say how it ended. So it need not be known why a commit got no answer. That covers what
+the library cannot see (KIP-890): it sends EndTxn again when a connection breaks, and a delayed one may end the *next*
+transaction of the same producer; so a commit during which its connection broke is in doubt, however well it ended
+(docs/delivery-findings.md).
+
+The one thing: whoever joins the group begins a new generation, and offsets that name the old one are refused. As long
+as the lease stays, that says nothing against what was decided, so the transaction is aborted and written anew. A
+deploy would otherwise interrupt the one that decides, for as long as a replay takes.
 
 retriable   librdkafka says so: the same call again, until the transaction's time is over
+generation  the offsets name an old one: the same transaction again
 abort       before the commit was asked for: RetriableError; the next `open` aborts the transaction
 doubt       while it was asked for: DoubtError; the next `open` settles it, one way or the other
 fenced      another producer has our name: one of the two before; the next `open` fences it in turn
 fatal       the broker refuses a message for good, or, as ConfigError, our name
 """
 
+import logging
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -28,6 +34,7 @@ from engine.emit import Outputs
 from engine.errors import ConfigError, RetriableError
 from engine.kafka.client import (
     KAFKA,
+    QUEUE_MESSAGES_MAX,
     TRANSACTION_TIMEOUT_MS,
     Clients,
     refused_settings,
@@ -38,8 +45,13 @@ from engine.kafka.lease import Lease
 from engine.kafka.outbox import Outbox
 from engine.progress import Progress
 
+_log = logging.getLogger("tidegate.kafka")
+
 CALL_TIMEOUT_S = 5.0
 CALLS_MAX = TRANSACTION_TIMEOUT_MS // 5_000
+# How often a transaction is written, and how many outputs are kept for that: those of a longer one are not.
+ATTEMPTS_MAX = 5
+KEPT_MESSAGES_MAX = QUEUE_MESSAGES_MAX
 # The transactional id may not be used at all.
 FORBIDDEN = frozenset(
     {
@@ -66,6 +78,8 @@ class ExactlyOnce:
         self._outbox: Outbox | None = None
         self._tenure = 0
         self._begun = False
+        self._kept: list[Outputs] = []
+        self._kept_messages = 0
         self._connection = Connection()
 
     def open(self, tenure: int) -> None:
@@ -76,7 +90,8 @@ class ExactlyOnce:
         """
         self.close()
         self._lease.prove(tenure)
-        self._tenure, self._begun = tenure, False
+        self._tenure = tenure
+        self._forget()
         try:
             self._producer = self._clients.producer(
                 transaction_settings(self._config) | {"logger": self._connection.logger}
@@ -85,10 +100,19 @@ class ExactlyOnce:
             raise refused_settings(error) from error
         self._outbox = Outbox(self._config, self._producer, self._still_ours)
         try:
+            self._connect()
             self._again(self._producer.init_transactions)
         except KafkaException as error:
             said = f"transactions cannot begin: {error.args[0].str()}"
             raise (ConfigError if error.args[0].code() in FORBIDDEN else RetriableError)(said) from error
+
+    def _connect(self) -> None:
+        """The library asks for the coordinator at once where it is connected, else only every half a second.
+
+        The second answer comes over the connection that is used for that, the first over one that only made it known.
+        """
+        for _ in range(2):
+            self._producer.list_topics(self._config.kafka.topics.progress, CALL_TIMEOUT_S)
 
     def _still_ours(self) -> None:
         self._lease.check(self._tenure)
@@ -96,6 +120,11 @@ class ExactlyOnce:
     def produce(self, outputs: Outputs) -> None:
         """Queues everything a micro-batch puts out; waits while the queue is full."""
         self._opened().put(outputs)
+        self._kept_messages += len(outputs.decisions) + len(outputs.alerts) + len(outputs.dead_letters)
+        if self._kept_messages <= KEPT_MESSAGES_MAX:
+            self._kept.append(outputs)
+        else:
+            self._kept.clear()
 
     def _opened(self) -> Outbox:
         assert self._outbox is not None, "not opened"
@@ -109,19 +138,19 @@ class ExactlyOnce:
 
     def commit(self, progress: Progress) -> None:
         """Makes everything produced so far, and the offsets it came from, final, or raises as the module says."""
-        outbox = self._opened()
-        outbox.put_progress(progress)
-        outbox.flush()
-        reached("offsets")
-        offsets = [TopicPartition(progress.input, partition, at) for partition, at in progress.vector.items()]
-        try:
-            self._again(
-                lambda timeout_s: self._producer.send_offsets_to_transaction(
-                    offsets, self._lease.metadata(self._tenure), timeout_s
-                )
-            )
-        except KafkaException as error:
-            raise RetriableError(f"the transaction must be aborted: {error.args[0].str()}") from error
+        for left in reversed(range(ATTEMPTS_MAX)):
+            outbox = self._opened()
+            outbox.put_progress(progress)
+            outbox.flush()
+            reached("offsets")
+            try:
+                self._again(lambda timeout_s: self._send_offsets(progress, timeout_s))
+                break
+            except KafkaException as error:
+                joined = error.args[0].code() == KafkaError.ILLEGAL_GENERATION
+                if not joined or left == 0 or self._kept_messages > KEPT_MESSAGES_MAX:
+                    raise RetriableError(f"the transaction must be aborted: {error.args[0].str()}") from error
+            self._write_anew(outbox)
         reached("commit")
         broken = self._connection.broken
         try:
@@ -132,8 +161,34 @@ class ExactlyOnce:
         outbox.serve()
         if self._connection.broken != broken:
             raise DoubtError("a commit is in doubt: a connection broke meanwhile")
-        self._begun = False
+        self._forget()
         reached("committed")
+
+    def _send_offsets(self, progress: Progress, timeout_s: float) -> None:
+        offsets = [TopicPartition(progress.input, partition, at) for partition, at in progress.vector.items()]
+        self._producer.send_offsets_to_transaction(offsets, self._lease.metadata(self._tenure), timeout_s)
+
+    def _write_anew(self, outbox: Outbox) -> None:
+        """Aborts the transaction, and queues its outputs in the next one. As long as the lease is held."""
+        self._still_ours()
+        broken = self._connection.broken
+        try:
+            self._again(self._producer.abort_transaction)
+        except KafkaException as error:
+            raise RetriableError(f"the transaction was not aborted: {error.args[0].str()}") from error
+        outbox.serve()
+        if self._connection.broken != broken:
+            # Sent again, the abort may come late, and end the next transaction.
+            raise RetriableError("the transaction was not aborted for sure: a connection broke meanwhile")
+        self._begun = False
+        for outputs in self._kept:
+            self._opened().put(outputs)
+        _log.info("a transaction is written anew: another worker joined the group")
+
+    def _forget(self) -> None:
+        """What was written is final, or of another producer."""
+        self._begun = False
+        self._kept, self._kept_messages = [], 0
 
     def _again(self, call: Callable[[float], object]) -> None:
         """Calls until it does not say that it may be called again."""

@@ -128,6 +128,26 @@ def test_a_hand_over_loses_nothing_and_is_short(make: Callable[[int], Applicatio
     assert decided > 15_000
 
 
+@pytest.mark.parametrize("delivery", DELIVERIES)
+def test_whoever_joins_does_not_interrupt(make: Callable[[int], Application], delivery: str) -> None:
+    """As in a deploy: each member that comes or goes begins a new generation of the group."""
+    application = make(3)
+    second = beside(application, "second")
+    with application.worker(kafka__delivery=delivery) as active, stream(application, 60_000) as sent:
+        under_way(application, active)
+        for _ in range(3):
+            with second.worker(active=False, kafka__delivery=delivery) as standby:
+                standby.stop()
+        assert not sent.done(), "it was no longer under load"
+        sent.result()
+        application.wait_committed(active)
+        assert active.samples()["tidegate_transaction_aborts_total"] == 0
+        active.stop()
+    decided, problems = judged(application, application.header().vector)
+    assert problems == []
+    assert decided > 50_000
+
+
 def longest_gap_s(application: Application) -> float:
     """The longest time without a decision."""
     times_ms = sorted(

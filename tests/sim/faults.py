@@ -9,6 +9,7 @@
 | `lost reply` | a request takes effect, but the client hears nothing until its call times out |
 | `repeated request` | a first EndTxn stays under way, its retry succeeds at once, the first arrives within `late_s` |
 | `disconnect` | the connection breaks before an EndTxn; only the `logger` hears of it, at the next poll |
+| `overtaken` | the group rebalances while offsets, which name the generation before, go into a transaction |
 | `moved` | the coordinator is elsewhere: a retry, or where librdkafka does not retry, a retriable error |
 | `abortable` | the transaction fails and must be aborted |
 | `late produce` | what was produced stays under way for `late_s` |

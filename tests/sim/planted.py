@@ -108,6 +108,17 @@ def broken_connection_ignored(patch: Patch) -> None:
     patch.setattr("engine.kafka.connection.BROKEN", re.compile("never said"))
 
 
+def outputs_not_written_anew(patch: Patch) -> None:
+    """A transaction that is begun again because others joined has the offsets, and not the outputs."""
+    anew = ExactlyOnce._write_anew
+
+    def empty(delivery: ExactlyOnce, outbox: Outbox) -> None:
+        delivery._kept.clear()
+        anew(delivery, outbox)
+
+    patch.setattr(ExactlyOnce, "_write_anew", empty)
+
+
 def replay_beyond_committed(patch: Patch) -> None:
     """A replay takes everything that has arrived."""
     drain = Follower._drain
@@ -249,6 +260,7 @@ EXACTLY_ONCE = (
     Planted(init_without_lease),
     Planted(doubt_taken_for_commit, {"late request": 0.3, "lost reply": 0.05}),
     Planted(broken_connection_ignored, {"repeated request": 0.5}),
+    Planted(outputs_not_written_anew, {"overtaken": 0.3}),
     Planted(replay_beyond_committed),
     Planted(replay_short_of_committed),
     Planted(part_of_a_batch_lost),

@@ -42,6 +42,7 @@ RATES = {
     "lost reply": 0.004,
     "repeated request": 0.02,
     "disconnect": 0.01,
+    "overtaken": 0.2,
     "moved": 0.01,
     "abortable": 0.005,
     "late produce": 0.02,

@@ -25,6 +25,8 @@ TIMEOUT_MS_DEFAULT = 60_000
 INIT_RETRY_S = 0.5
 CONCURRENT_RETRY_S = 0.02
 RECONNECT_S = 0.1
+# In which every member has heard of a rebalance, and joined again.
+OVERTAKEN_S = 0.4
 FENCING = (KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
 
 
@@ -187,6 +189,9 @@ class TransactionSession:
             raise raised(KafkaError._TIMED_OUT, text, retriable=True) from None
         except RefusedError as refused:
             raise self._refused(what, refused) from None
+        if self._cluster.faults.hit("overtaken", f"{self._process.name} TxnOffsetCommit"):
+            group.rebalance()
+            self._cluster.wait(self._process, min(until_s, self._cluster.clock.now_s + OVERTAKEN_S))
         what = "commit offsets to transaction"
         try:
             self._request("TxnOffsetCommit", until_s, arrive)
