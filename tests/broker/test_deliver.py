@@ -4,16 +4,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import engine.kafka.outbox
+import engine.kafka.transaction
 from engine.emit import Message, Outputs
-from engine.errors import FatalError
+from engine.errors import FatalError, RetriableError
 from engine.events import DeadLetter
 from engine.kafka.deliver import Delivery, delivery_of
 from engine.kafka.lease import Lease
 from engine.kafka.outbox import LETTER_BYTES_MAX
+from engine.kafka.transaction import ExactlyOnce
 from engine.progress import Progress
 from tests.broker.application import GIVE_UP_S, Application, new_application
 from tests.conftest import TopicFactory
@@ -75,6 +78,63 @@ def test_outputs_and_offsets_are_there_together(application: Application, opened
             assert len(application.read_all(application.decisions)) == first + count
     assert len(application.read_all(application.dead_letters)) == 3
     assert [m.key() for m in application.read_all(application.progress)] == [application.application_id.encode()] * 2
+
+
+@contextmanager
+def overtaken(application: Application, monkeypatch: pytest.MonkeyPatch) -> Iterator[Delivery]:
+    """A delivery whose next offsets name the generation that there was before another worker joined."""
+    told: list[Lease] = []
+    got = Lease._got
+
+    def note(lease: Lease, *arguments: Any) -> None:
+        told.append(lease)
+        got(lease, *arguments)
+
+    def poll_until(holds: Callable[[], bool]) -> None:
+        give_up_at = time.monotonic() + GIVE_UP_S
+        while not holds():
+            assert time.monotonic() < give_up_at
+            for each in (lease, other):
+                each.poll(0.05)
+
+    monkeypatch.setattr(Lease, "_got", note)
+    config = application.config()
+    with Lease(config) as lease, Lease(config) as other, ExactlyOnce(config, lease) as delivery:
+        lease.join()
+        poll_until(lambda: lease.held)
+        delivery.open(lease.tenure)
+        old = [lease.metadata(lease.tenure)]
+        other.join()
+        poll_until(lambda: told.count(lease) > 1)
+        metadata = lease.metadata
+        monkeypatch.setattr(lease, "metadata", lambda tenure: old.pop() if old else metadata(tenure))
+        yield delivery
+        assert not old
+
+
+def test_a_transaction_is_written_anew_where_another_worker_joined(
+    application: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with overtaken(application, monkeypatch) as delivery:
+        for first in (0, 750):
+            delivery.produce(outputs_of(700, letters=3))
+            delivery.produce(outputs_of(50))
+            delivery.commit(progress_of(application, first + 750))
+    assert application.committed() == {0: 1500}
+    assert len(application.read_all(application.decisions)) == 1500
+    assert len(application.read_all(application.dead_letters)) == 6
+    assert len(application.read_all(application.progress)) == 2
+
+
+def test_a_transaction_of_too_many_outputs_is_not_written_anew(
+    application: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine.kafka.transaction, "KEPT_MESSAGES_MAX", 702)
+    with overtaken(application, monkeypatch) as delivery:
+        delivery.produce(outputs_of(700, letters=3))
+        with pytest.raises(RetriableError, match="must be aborted"):
+            delivery.commit(progress_of(application, 700))
+    assert application.committed() == {}
 
 
 def test_what_was_not_committed_is_dropped_on_closing(application: Application, opened: Opened) -> None:
