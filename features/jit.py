@@ -1,12 +1,16 @@
 """How kernels are compiled: once per machine, kept on disk, dividing as the processor does, counting from the front.
 
-numba compiles again when a kernel's own file changes, not when a constant that it imports does: after changing one of
-those in a checkout, remove `features/__pycache__`.
+numba compiles again when a kernel's own file changes, but kernels take in constants and functions of other files. So
+what it keeps lies in a folder that is named after the contents of all of them.
 """
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
+import numba
 from numba import njit, types
 from numba.core import ir
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
@@ -15,6 +19,29 @@ from numba.core.typed_passes import NopythonRewrites
 from numba.core.typing import signature
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
+_SOURCES = Path(__file__).parent
+
+
+def _cache_folder() -> str:
+    """Where NUMBA_CACHE_DIR says, or beside Python's own; where that may not be written, numba looks for another."""
+    sources = hashlib.sha256()
+    for path in sorted(_SOURCES.glob("*.py")):
+        sources.update(path.read_bytes())
+    parent = Path(numba.config.CACHE_DIR or _SOURCES / "__pycache__")
+    return str(parent / f"kernels-{sources.hexdigest()[:16]}")
+
+
+_CACHE_FOLDER = _cache_folder()
+
+
+@contextmanager
+def _own_cache() -> Iterator[None]:
+    """For what is compiled in here alone: the setting is that of the process."""
+    before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, _CACHE_FOLDER
+    try:
+        yield
+    finally:
+        numba.config.CACHE_DIR = before
 
 
 @register_pass(mutates_CFG=False, analysis_only=False)
@@ -78,19 +105,20 @@ def kernel(function: Kernel) -> Kernel:
 
     Without numba's reference counts, which no view of an array needs here and which cost more than many a loop.
     """
-    compiled: Kernel = njit(cache=True, error_model="numpy", pipeline_class=_KernelCompiler, _nrt=False)(function)
-    return compiled
+    return _compiled(function, _nrt=False)
 
 
 def inlined(function: Kernel) -> Kernel:
     """A kernel that becomes part of each kernel that calls it."""
-    compiled: Kernel = njit(
-        cache=True, error_model="numpy", pipeline_class=_KernelCompiler, _nrt=False, forceinline=True
-    )(function)
-    return compiled
+    return _compiled(function, _nrt=False, forceinline=True)
 
 
 def allocating(function: Kernel) -> Kernel:
     """A kernel that makes arrays."""
-    compiled: Kernel = njit(cache=True, error_model="numpy", pipeline_class=_KernelCompiler)(function)
+    return _compiled(function)
+
+
+def _compiled(function: Kernel, **flags: bool) -> Kernel:
+    with _own_cache():
+        compiled: Kernel = njit(cache=True, error_model="numpy", pipeline_class=_KernelCompiler, **flags)(function)
     return compiled
