@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.config import Observe
-from engine.observe.logs import ConsoleFormatter, JsonFormatter, masked, set_up_logs
+from engine.observe.logs import REPEATED_AFTER_S, ConsoleFormatter, JsonFormatter, Seldom, masked, set_up_logs
 
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -143,3 +143,28 @@ def test_other_libraries_loggers_are_left_alone(capsys: pytest.CaptureFixture[st
     assert logging.getLogger().handlers == before
     logging.getLogger("another.library").debug("not ours")
     assert capsys.readouterr().err == ""
+
+
+# --- what repeats ----------------------------------------------------------------------------------------------
+
+
+def test_what_a_client_repeats_is_said_seldom_and_counted() -> None:
+    seldom, passed = Seldom(), []
+    for tenth in range(round(REPEATED_AFTER_S * 20) + 1):
+        record = record_of("FAIL [rdkafka#consumer-%d] [thrd:a]: refused (after %dms in state CONNECT)", tenth, tenth)
+        record.created = tenth / 10
+        if seldom.filter(record):
+            passed.append((record.created, getattr(record, "suppressed", 0)))
+    assert passed == [(0.0, 0), (30.0, 299), (60.0, 299)]
+
+
+@pytest.mark.parametrize("message", ["FAIL [rdkafka#producer-1] [thrd:b]: refused", "a Kafka broker answers again"])
+def test_other_lines_pass(message: str) -> None:
+    seldom = Seldom()
+    assert seldom.filter(record_of("FAIL [rdkafka#producer-1] [thrd:a]: refused"))
+    assert seldom.filter(record_of(message))
+
+
+def test_our_own_lines_pass_every_time() -> None:
+    seldom = Seldom()
+    assert all(seldom.filter(record_of("active")) for _ in range(3))
