@@ -13,6 +13,10 @@ class ConfigError(TidegateError):
     exit_code = 2
 
 
+class MissingTopicError(ConfigError):
+    """There is no such topic, or a broker that has just started does not know of it yet. Exit code 2."""
+
+
 class PoisonError(TidegateError):
     """One input record cannot become an event: it goes to the dead letters and the batch goes on.
 

@@ -19,7 +19,7 @@ from engine.active import Loop, Stage
 from engine.clock import SYSTEM_CLOCK, Clock
 from engine.config import Config
 from engine.crashpoints import reached
-from engine.errors import FatalError, FencedError, RetriableError
+from engine.errors import FatalError, FencedError, MissingTopicError, RetriableError
 from engine.flusher import Flusher, Position
 from engine.follow import Follower
 from engine.kafka.consume import Input
@@ -36,6 +36,8 @@ _log = logging.getLogger("tidegate.worker")
 # How long a standby with nothing to do waits for news: what a hand-over costs at most.
 IDLE_S = 0.02
 BACKOFF_S = 0.2
+# For so long a topic may be unknown to a worker that has read it before.
+MISSING_S = 30.0
 STATUS_INTERVAL_S = 1.0
 
 
@@ -59,6 +61,7 @@ class Worker:
     flusher: Flusher = field(init=False)
     _expected: tuple[int, list[dict[int, int]]] | None = None
     _status_at: float = 0.0
+    _missing_since: float | None = None
 
     def __post_init__(self) -> None:
         self.flusher = Flusher(self.pipeline, self.config.state, self.clock, self.checkpoints)
@@ -77,7 +80,10 @@ class Worker:
         _log.info("stopped", extra={"events": self.pipeline.metrics.events})
 
     def turns(self) -> Iterator[None]:
-        """The same in small steps. Raises RetriableError only where it has never been ready."""
+        """The same in small steps.
+
+        Raises RetriableError only where it has never been ready, MissingTopicError also where a topic stays away.
+        """
         has_been_ready = False
         prepared = False
         while not self.stop.is_set():
@@ -86,14 +92,22 @@ class Worker:
                     self._prepare()
                     prepared = True
                 for _ in self._tenure():
-                    has_been_ready |= self.ready
+                    if self.ready:
+                        has_been_ready, self._missing_since = True, None
                     yield
-            except RetriableError as error:
-                if not has_been_ready:
+            except (RetriableError, MissingTopicError) as error:
+                if not has_been_ready or (isinstance(error, MissingTopicError) and self._is_gone_for_good()):
                     raise
                 self._step_back(error)
                 prepared = False
                 yield
+
+    def _is_gone_for_good(self) -> bool:
+        """A broker that has just started knows of no topic for a moment; said for longer, it is true."""
+        now = self.clock.monotonic()
+        if self._missing_since is None:
+            self._missing_since = now
+        return now - self._missing_since > MISSING_S
 
     def _prepare(self) -> None:
         """Finds where the state on disk stands in the input, and begins to follow from there."""
@@ -249,7 +263,7 @@ class Worker:
             header.loaded = False
             self.flusher.whole(Position(vector, self.follower.sequence, self.journal.position))
 
-    def _step_back(self, error: RetriableError) -> None:
+    def _step_back(self, error: RetriableError | MissingTopicError) -> None:
         """Drops what was not committed: the state is again what is on disk."""
         metrics, loop = self.pipeline.metrics, self.loop
         if isinstance(error, DoubtError):

@@ -6,7 +6,7 @@ import numpy as np
 from confluent_kafka import OFFSET_INVALID, KafkaError, KafkaException, Message, TopicPartition
 
 from engine.config import Config
-from engine.errors import ConfigError, FatalError, RetriableError
+from engine.errors import ConfigError, FatalError, MissingTopicError, RetriableError
 from engine.events import Records
 from engine.kafka.client import KAFKA, Clients, admin_settings, consumer_settings, refused_settings
 from engine.kafka.offsets import committed_offsets
@@ -76,7 +76,8 @@ class Input:
     def poll(self, events_max: int, linger_s: float) -> Records | None:
         """The next records: what arrives within the linger, or None.
 
-        Raises FatalError where records that were still to be read are gone from the topic.
+        Raises FatalError where records that were still to be read are gone from the topic, MissingTopicError where that
+        is gone itself.
         """
         messages = self._consumer.consume(events_max, linger_s)
         if not messages:
@@ -104,6 +105,8 @@ class Input:
                 f"{self.topic} partition {message.partition()}: the next record to read is no longer in the topic "
                 f"({error.str()}); its retention is shorter than this worker was behind"
             )
+        if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise MissingTopicError(f"topic {self.topic!r} does not exist")
         if error.fatal() or not error.retriable():
             raise FatalError(f"{self.topic}: {error.str()}")
         return False

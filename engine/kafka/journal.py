@@ -5,7 +5,7 @@ from types import TracebackType
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from engine.config import Config
-from engine.errors import ConfigError, FatalError, RetriableError
+from engine.errors import FatalError, MissingTopicError, RetriableError
 from engine.kafka.client import KAFKA, Clients, journal_settings, refused_settings
 from engine.progress import Progress, decode_progress
 
@@ -89,8 +89,8 @@ class Journal:
         elif error.fatal():
             raise FatalError(f"{self._topic}: {error.str()}")
 
-    def _missing(self) -> ConfigError:
-        return ConfigError(f"topic {self._topic!r} does not exist; `tidegate topics apply` creates it")
+    def _missing(self) -> MissingTopicError:
+        return MissingTopicError(f"topic {self._topic!r} does not exist; `tidegate topics apply` creates it")
 
     def close(self) -> None:
         """Leaves."""

@@ -12,7 +12,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from engine.config import Config
-from engine.errors import ConfigError, FatalError, RetriableError
+from engine.errors import FatalError, MissingTopicError, RetriableError
 from engine.kafka.client import KAFKA, Clients, lease_settings, refused_settings
 from engine.kafka.offsets import committed_offsets
 from engine.kafka.reach import STATISTICS_INTERVAL_MS, Reach
@@ -64,7 +64,7 @@ class Lease:
     def poll(self, timeout_s: float = 0.0) -> bool:
         """Hears of rebalances, which a hung pipeline does not; whether the lease is held.
 
-        ConfigError where the lease topic is missing or may not be read.
+        MissingTopicError where the lease topic is missing or may not be read.
         """
         message = self._consumer.poll(timeout_s)
         error = message.error() if message is not None else None
@@ -74,7 +74,7 @@ class Lease:
 
     def _check(self, error: KafkaError) -> None:
         if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-            raise ConfigError(f"topic {self._topic!r} does not exist; `tidegate topics apply` creates it")
+            raise MissingTopicError(f"topic {self._topic!r} does not exist; `tidegate topics apply` creates it")
         if error.fatal():
             raise FatalError(f"the lease on {self._topic!r} cannot be held: {error.str()}")
 

@@ -258,7 +258,7 @@ EXACTLY_ONCE = (
     Planted(offset_one_too_large),
     Planted(dedupe_missing),
     Planted(init_without_lease),
-    Planted(doubt_taken_for_commit, {"late request": 0.3, "lost reply": 0.05}),
+    Planted(doubt_taken_for_commit, {"abortable": 0.2}),
     Planted(broken_connection_ignored, {"repeated request": 0.5}),
     Planted(outputs_not_written_anew, {"overtaken": 0.3}),
     Planted(replay_beyond_committed),
