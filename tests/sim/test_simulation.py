@@ -10,7 +10,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from engine.errors import FatalError
+from engine.errors import FatalError, MissingTopicError
+from engine.kafka.journal import Journal
+from engine.progress import Progress
+from engine.worker import MISSING_S
 from tests.provenance import commit
 from tests.sim.planted import AT_LEAST_ONCE, EXACTLY_ONCE, Planted, progress_end_after_commit
 from tests.sim.run import RATES, Outcome, Simulation
@@ -96,6 +99,33 @@ def test_a_worker_stands_still_after_a_commit() -> None:
 def test_what_is_looked_up_after_a_commit_may_be_a_successors(monkeypatch: pytest.MonkeyPatch) -> None:
     progress_end_after_commit(monkeypatch)
     assert any("records are missing" in problem for problem in problems_of_standing_still())
+
+
+def unknown_progress(monkeypatch: pytest.MonkeyPatch, seconds: float) -> Simulation:
+    """Nothing goes wrong, but that for so long nobody knows of the topic `progress`."""
+    simulation = Simulation(0, rates=dict.fromkeys(RATES, 0.0))
+    poll = Journal.poll
+
+    def unknown(journal: Journal, timeout_s: float) -> list[Progress]:
+        if 10.0 < simulation.cluster.clock.now_s < 10.0 + seconds:
+            raise MissingTopicError("topic 'progress' does not exist")
+        return poll(journal, timeout_s)
+
+    monkeypatch.setattr(Journal, "poll", unknown)
+    return simulation
+
+
+def test_a_topic_may_be_unknown_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome = unknown_progress(monkeypatch, MISSING_S / 2).run()
+    assert outcome.problems == []
+    assert outcome.ended == {"stopped": 2}
+
+
+def test_a_topic_that_stays_unknown_ends_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    simulation = unknown_progress(monkeypatch, MISSING_S * 2)
+    with pytest.raises(MissingTopicError):
+        simulation.run()
+    assert simulation.cluster.clock.now_s > 10.0 + MISSING_S
 
 
 CASES = [("exactly_once", planted) for planted in EXACTLY_ONCE] + [
