@@ -269,6 +269,8 @@ class Worker:
         if isinstance(error, DoubtError):
             metrics.doubts += 1
         metrics.aborts += 1
+        # Whoever decides now knows it.
+        metrics.lag_events, metrics.lag_seconds = {}, 0.0
         metrics.role, self.ready = "starting", False
         _log.warning("going back to what is committed", extra={"why": str(error)})
         if loop is not None:
