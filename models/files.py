@@ -26,6 +26,8 @@ def read_below(root: Path, relative: str | PurePath, bytes_max: int) -> bytes:
     """
     *folders, name = PurePath(relative).parts
     path = root / relative
+    if ".." in folders or path == PurePath(relative):
+        raise ModelError(f"{relative} is not below {root}")
     with ExitStack() as opened:
         at = _open(root, os.O_DIRECTORY, None, path, opened)
         for folder in folders:

@@ -13,7 +13,7 @@ TENSOR_BYTES_MAX = 64 * 1024 * 1024
 NODES_MAX = 10_000
 DEPTH_MAX = 1_000
 DOMAINS = {"ai.onnx", "ai.onnx.ml"}
-# ONNX Runtime takes settings of the session from there, files to write among them, if the environment says so.
+# ONNX Runtime can take settings of the session from there, a file to write among them.
 SETTINGS_KEY = "ort_config"
 
 

@@ -53,10 +53,16 @@ def _places(trees: Int64, nodes: Int64, of_trees: Int64, targets: Int64) -> Int6
 
 def _check_depth(children: Int64) -> None:
     """`children[2, n]`: the places of the two nodes under each one, _NOWHERE under a leaf."""
-    level = np.arange(children.shape[1])
+    count = children.shape[1]
+    reached = np.zeros(count, np.bool_)
+    level = np.setdiff1d(np.arange(count), children)
     for _ in range(TREE_DEPTH_MAX):
-        level = np.unique(children[:, level])
-        level = level[level != _NOWHERE]
+        reached[level] = True
+        level = np.setdiff1d(children[:, level], [_NOWHERE])
         if not len(level):
-            return
-    raise ModelError(f"its trees are deeper than {TREE_DEPTH_MAX} nodes, or run in circles")
+            break
+    else:
+        raise ModelError(f"its trees are deeper than {TREE_DEPTH_MAX} nodes, or run in circles")
+    # Where every node is under another one, there is no root to come from.
+    if not reached.all():
+        raise ModelError("its trees run in circles")

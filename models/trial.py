@@ -36,15 +36,16 @@ class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     refusal: str | None
 
 
+LIMITS = Limits()
 _stood: set[tuple[bytes, bytes]] = set()
 
 
-def stand_trial(manifest: bytes, model: bytes, limits: Limits = Limits()) -> None:
+def stand_trial(manifest: bytes, model: bytes) -> None:
     """Returns where the model may be loaded into this process; ModelError says why it may not."""
     tried = (sha256(manifest).digest(), sha256(model).digest())
     if tried in _stood:
         return
-    refusal = _try(manifest, model, limits)
+    refusal = _try(manifest, model, LIMITS)
     if refusal is not None:
         raise ModelError(refusal)
     _stood.add(tried)

@@ -45,12 +45,13 @@ def confine(limits: Limits) -> None:
     cpu_s = int(used.ru_utime + used.ru_stime) + 1 + limits.cpu_s
     for kind, value in (
         (resource.RLIMIT_AS, memory_bytes),
-        (resource.RLIMIT_CPU, cpu_s),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_NOFILE, 0),
     ):
         resource.setrlimit(kind, (value, value))
+    # At the soft limit comes SIGXCPU, by which the parent knows what happened; SIGKILL at the other.
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
 
 
 def refusal(manifest: bytes, model: bytes) -> str | None:
