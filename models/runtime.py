@@ -6,14 +6,13 @@ from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from features.spec import FeatureDef
 from models.errors import ModelError, one_line
 from models.gate import MODEL_BYTES_MAX
 from models.manifest import MANIFEST_BYTES_MAX, Manifest, parse_manifest
-from models.session import infer
+from models.session import Session, infer
 from models.store import MANIFEST_FILE, MODEL_FILE, Located, read_part, resolve
 from models.trial import stand_trial
 from models.trust import check_probabilities, trusted_session
@@ -32,7 +31,7 @@ class Model:
     sha256: str
     manifest: Manifest
     columns: Index
-    session: onnxruntime.InferenceSession
+    session: Session
 
     def score(self, features: Float64) -> Float32:
         """Probabilities [n] of the rows of the whole matrix [n, all features]; NaN is null.

@@ -23,9 +23,9 @@ from models.errors import ModelError, one_line
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the trial of one model may take: memory beyond the libraries', time of the processor, time."""
+    """What the trial of one model may take: address space, libraries included; time of the processor; time."""
 
-    memory_bytes: int = 1024 * 1024 * 1024
+    memory_bytes: int = 2 * 1024 * 1024 * 1024
     cpu_s: int = 30
     wall_s: float = 120.0
 

@@ -39,12 +39,10 @@ def rehearse() -> None:
 
 def confine(limits: Limits) -> None:
     """Gives up files for good, and takes on the limits of memory and of time of the processor."""
-    pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
-    memory_bytes = pages * resource.getpagesize() + limits.memory_bytes
     used = resource.getrusage(resource.RUSAGE_SELF)
     cpu_s = int(used.ru_utime + used.ru_stime) + 1 + limits.cpu_s
     for kind, value in (
-        (resource.RLIMIT_AS, memory_bytes),
+        (resource.RLIMIT_AS, limits.memory_bytes),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_NOFILE, 0),

@@ -4,12 +4,11 @@ The same runs twice: in the subprocess of `models.trial`, and then where the mod
 """
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from models.errors import ModelError
 from models.manifest import Manifest
-from models.session import ROWS_MAX, Float32, infer, open_session
+from models.session import ROWS_MAX, Float32, Session, infer, open_session
 
 GOLDEN_DIFFERENCE_MAX = 1e-6
 # Rows of smaller batches, and how many rows are scored in such ones.
@@ -21,7 +20,7 @@ FAR_TIMES = 1_000.0
 Float64 = NDArray[np.float64]
 
 
-def trusted_session(model: bytes, manifest: Manifest) -> onnxruntime.InferenceSession:
+def trusted_session(model: bytes, manifest: Manifest) -> Session:
     """A warm session of a model that `check_graph` let pass; ModelError says what is wrong with it."""
     session = open_session(model)
     _check_interface(session, manifest)
@@ -30,7 +29,7 @@ def trusted_session(model: bytes, manifest: Manifest) -> onnxruntime.InferenceSe
     return session
 
 
-def _check_interface(session: onnxruntime.InferenceSession, manifest: Manifest) -> None:
+def _check_interface(session: Session, manifest: Manifest) -> None:
     """One float matrix in, rows free and columns the manifest's; one float per row out, under its name."""
     columns = len(manifest.features)
     inputs, outputs = session.get_inputs(), session.get_outputs()
@@ -47,7 +46,7 @@ def _check_interface(session: onnxruntime.InferenceSession, manifest: Manifest) 
         raise ModelError(f"its output must be one float per row, not {outputs[0].type} {shape}")
 
 
-def _check_golden(session: onnxruntime.InferenceSession, manifest: Manifest) -> None:
+def _check_golden(session: Session, manifest: Manifest) -> None:
     """The golden rows must give what they gave at export."""
     inputs = _as_float32(np.array(manifest.golden.inputs, np.float64))
     expected = np.array(manifest.golden.expected)
@@ -57,7 +56,7 @@ def _check_golden(session: onnxruntime.InferenceSession, manifest: Manifest) -> 
     _check_batches(session, manifest, inputs)
 
 
-def _check_probes(session: onnxruntime.InferenceSession, manifest: Manifest) -> None:
+def _check_probes(session: Session, manifest: Manifest) -> None:
     """Rows of every kind that the stream may hold must give probabilities, and the same ones in every batch."""
     inputs = probes(manifest)
     _probabilities(session, manifest, inputs, "probe")
@@ -88,7 +87,7 @@ def _as_float32(rows: Float64) -> Float32:
     return np.clip(rows, -largest, largest).astype(np.float32)
 
 
-def _probabilities(session: onnxruntime.InferenceSession, manifest: Manifest, inputs: Float32, what: str) -> Float32:
+def _probabilities(session: Session, manifest: Manifest, inputs: Float32, what: str) -> Float32:
     scores = infer(session, manifest.output, inputs)
     if scores.shape != (len(inputs),):
         raise ModelError(f"it gives {scores.size} values for {len(inputs)} rows")
@@ -104,7 +103,7 @@ def check_probabilities(scores: Float32, what: str) -> None:
         raise ModelError(f"it gives {scores[wrong]:g} for {what} {wrong}, which is no probability")
 
 
-def _check_batches(session: onnxruntime.InferenceSession, manifest: Manifest, inputs: Float32) -> None:
+def _check_batches(session: Session, manifest: Manifest, inputs: Float32) -> None:
     whole = infer(session, manifest.output, inputs)
     for batch, rows_max in BATCHES_ROWS:
         rows = min(rows_max, len(inputs))

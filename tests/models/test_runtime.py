@@ -1,12 +1,17 @@
 """A model scores only after everything about it was checked, and then the same way in every batch."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
 import pytest
 
+from engine.errors import FatalError
+from engine.score import score
+from engine.state.local import FeatureMatrix
 from features.spec import FeatureDef
 from models.errors import ModelError
 from models.manifest import Manifest, read_manifest, write_manifest
@@ -79,3 +84,21 @@ def test_golden_rows_must_match(store: Path) -> None:
 def test_golden_rows_may_differ_by_rounding(store: Path) -> None:
     shift_one_golden_row(store, 5e-7)
     load_model(store, "fraud@champion", DEFINITIONS)
+
+
+class WithoutAnswer:
+    """A session that has no number for anything."""
+
+    def get_inputs(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(name="features")]
+
+    def run(self, _outputs: list[str], inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        return [np.full(len(inputs["features"]), np.nan, np.float32)]
+
+
+def test_what_is_no_probability_decides_nothing(store: Path) -> None:
+    """No golden row and no probe showed it."""
+    model = replace(load_model(store, "fraud@champion", DEFINITIONS), session=WithoutAnswer())
+    matrix = FeatureMatrix(np.ones((3, len(DEFINITIONS))), *np.zeros((2, 3, 2), np.uint8), np.zeros(3, np.bool_))
+    with pytest.raises(FatalError, match="model fraud/1: it gives nan for row 0, which is no probability"):
+        score(model, matrix)
