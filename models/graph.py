@@ -86,12 +86,12 @@ def read_graph(model: bytes) -> OnnxFile:
         match number:
             case 7:
                 file.graphs.append(_graph(_message(value)))
-            case 8:
+            case 8:  # opset_import
                 domain, version = _opset(_message(value))
                 file.opset[domain] = version
-            case 14:
+            case 14:  # metadata_props
                 file.metadata += [_text(key) for inner, key in fields(_message(value)) if inner == 1]
-            case 20:
+            case 20:  # training_info
                 file.training = True
             case 25:
                 file.functions = True
@@ -117,12 +117,15 @@ def _graph(data: memoryview) -> Graph:
                 graph.nodes.append(_node(_message(value)))
             case 5:
                 graph.initializers.append(_tensor(_message(value)))
-            case 11 | 12 | 13:
-                described = _value(_message(value))
-                graph.values.append(described)
-                if number != 13:
-                    (graph.inputs if number == 11 else graph.outputs).append(described.name)
-            case 15:
+            case 11:
+                graph.values.append(_value(_message(value)))
+                graph.inputs.append(graph.values[-1].name)
+            case 12:
+                graph.values.append(_value(_message(value)))
+                graph.outputs.append(graph.values[-1].name)
+            case 13:  # value_info
+                graph.values.append(_value(_message(value)))
+            case 15:  # sparse_initializer
                 graph.sparse = True
     return graph
 
@@ -135,7 +138,7 @@ def _node(data: memoryview) -> Node:
                 node.inputs.append(_text(value))
             case 2:
                 node.outputs.append(_text(value))
-            case 4:
+            case 4:  # op_type
                 node.operator = _text(value)
             case 5:
                 node.attributes.append(_attribute(_message(value)))
@@ -150,49 +153,50 @@ def _attribute(data: memoryview) -> Attribute:
         match number:
             case 1:
                 attribute.name = _text(value)
-            case 3 | 8:
+            case 3 | 8:  # i, ints
                 attribute.ints.append(_numbers(value))
-            case 5 | 10:
+            case 5 | 10:  # t, tensors
                 attribute.tensors.append(_tensor(_message(value)))
             case 9:
                 attribute.strings.append(bytes(_message(value)))
-            case 6 | 11:
+            case 6 | 11:  # g, graphs
                 attribute.subgraph = True
-            case 22 | 23:
+            case 22 | 23:  # sparse_tensor, sparse_tensors
                 attribute.sparse = True
     return attribute
 
 
 def _tensor(data: memoryview) -> Tensor:
-    name, dims, element_bytes, external = "", [0] * 0, ELEMENT_BYTES_MAX, False
+    name, element_bytes, external = "", ELEMENT_BYTES_MAX, False
+    dims: list[int] = []
     for number, value in fields(data):
         match number:
             case 1:
                 dims += _numbers(value).tolist()
-            case 2:
+            case 2:  # data_type
                 element_bytes = ELEMENT_BYTES.get(_last(value), ELEMENT_BYTES_MAX)
             case 8:
                 name = _text(value)
-            case 13:
+            case 13:  # external_data
                 external = True
-            case 14:
+            case 14:  # data_location, 0 for within
                 external = external or _last(value) != 0
     return Tensor(name, tuple(dims), element_bytes, external)
 
 
 def _value(data: memoryview) -> Tensor:
     """A ValueInfoProto; one that declares no shape of a tensor has no dimensions here."""
-    name, dims, element_bytes = "", [0] * 0, ELEMENT_BYTES_MAX
+    name, element_bytes = "", ELEMENT_BYTES_MAX
+    dims: list[int] = []
     for number, value in fields(data):
         if number == 1:
             name = _text(value)
         elif number == 2:
-            for tensor in _within(_message(value), 1):
-                for inner, part in fields(tensor):
-                    if inner == 1:
-                        element_bytes = ELEMENT_BYTES.get(_last(part), ELEMENT_BYTES_MAX)
-                    elif inner == 2:
-                        dims = [_dimension(dimension) for dimension in _within(_message(part), 1)]
+            for inner, part in (field for tensor in _within(_message(value), 1) for field in fields(tensor)):
+                if inner == 1:  # elem_type
+                    element_bytes = ELEMENT_BYTES.get(_last(part), ELEMENT_BYTES_MAX)
+                elif inner == 2:
+                    dims = [_dimension(dimension) for dimension in _within(_message(part), 1)]
     return Tensor(name, tuple(dims), element_bytes)
 
 

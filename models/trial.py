@@ -55,8 +55,7 @@ def _try(manifest: bytes, model: bytes, limits: Limits) -> str | None:
     child = subprocess.Popen(
         # -P: nothing is imported from the folder that this command runs in.
         [sys.executable, "-P", "-m", "models.trial_child"],
-        # Threads of the libraries would take address space for nothing.
-        env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+        env=_environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -75,6 +74,12 @@ def _try(manifest: bytes, model: bytes, limits: Limits) -> str | None:
         last = one_line(complained.decode("utf-8", "replace").rstrip().rpartition("\n")[2])
         return f"its trial failed: {last or f'exit code {child.returncode}'}"
     return msgspec.json.decode(said, type=Answer).refusal
+
+
+def _environment() -> dict[str, str]:
+    """Ours without our settings, for passwords may be among them, and without threads, for these take address space."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE")}
+    return {**kept, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
 def _ended_by(number: int, limits: Limits) -> str:

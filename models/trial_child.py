@@ -41,15 +41,20 @@ def confine(limits: Limits) -> None:
     """Gives up files for good, and takes on the limits of memory and of time of the processor."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     cpu_s = int(used.ru_utime + used.ru_stime) + 1 + limits.cpu_s
-    for kind, value in (
-        (resource.RLIMIT_AS, limits.memory_bytes),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_NOFILE, 0),
-    ):
-        resource.setrlimit(kind, (value, value))
-    # At the soft limit comes SIGXCPU, by which the parent knows what happened; SIGKILL at the other.
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
+    _limit(resource.RLIMIT_AS, limits.memory_bytes, limits.memory_bytes)
+    _limit(resource.RLIMIT_CORE, 0, 0)
+    _limit(resource.RLIMIT_FSIZE, 0, 0)
+    _limit(resource.RLIMIT_NOFILE, 0, 0)
+    # At the first comes SIGXCPU, by which the parent knows what happened; SIGKILL at the second.
+    _limit(resource.RLIMIT_CPU, cpu_s, cpu_s + 1)
+
+
+def _limit(kind: int, soft: int, hard: int) -> None:
+    """Sets a limit, or leaves a tighter one that is there."""
+    _, there = resource.getrlimit(kind)
+    if there != resource.RLIM_INFINITY:
+        soft, hard = min(soft, there), min(hard, there)
+    resource.setrlimit(kind, (soft, hard))
 
 
 def refusal(manifest: bytes, model: bytes) -> str | None:

@@ -1,10 +1,13 @@
 """Hostile models are refused, each with its reason in one line, and what runs goes on as before."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from onnx import helper, numpy_helper
 
 from models import trial
 from models.errors import ModelError
@@ -14,7 +17,7 @@ from models.manifest import read_manifest
 from models.runtime import Model, load_model
 from models.session import open_session
 from models.store import MANIFEST_FILE, MODEL_FILE, Located
-from tests.models.hostile import CASES, Case, change_manifest, deep_tree, plant
+from tests.models.hostile import CASES, Case, change_manifest, deep_tree, plain_model, plant, put_model
 from tests.models.synthetic import DEFINITIONS, feature_matrix
 
 OPSET = {"ai.onnx": 15, "ai.onnx.ml": 3}
@@ -56,6 +59,30 @@ def test_a_good_one_is_accepted_and_tried_once(trained: Located, monkeypatch: py
     for _ in range(2):
         load_model(trained.directory.parent.parent, "fraud@champion", DEFINITIONS)
     assert tried == [1]
+
+
+def test_a_linear_model_is_accepted(trained: Located, tmp_path: Path) -> None:
+    """Other operators than trees, and a product that ONNX Runtime computes otherwise for one row than for many."""
+    weights = np.random.default_rng(3).normal(size=(6, 1)).astype(np.float32) / 100
+    nodes = [
+        helper.make_node("IsNaN", ["features"], ["null"]),
+        helper.make_node("Where", ["null", "zero", "features"], ["filled"]),
+        helper.make_node("Gemm", ["filled", "weights"], ["sum"]),
+        helper.make_node("Sigmoid", ["sum"], ["probability"]),
+    ]
+    constants = [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(np.float32(0), "zero")]
+    model = plain_model(*nodes, initializers=constants, output_shape=["rows", 1])
+    rows = np.random.default_rng(4).normal(size=(8, 6)).astype(np.float32)
+    expected = 1 / (1 + np.exp(-(rows.astype(np.float64) @ weights)))
+
+    def linear(folder: Path) -> None:
+        put_model(folder, model)
+        change_manifest(folder, golden={"inputs": rows.tolist(), "expected": expected.ravel().tolist()})
+
+    plant(trained.directory, tmp_path / "store", 2, Case("linear", linear, ""))
+    loaded = load_model(tmp_path / "store", "fraud/2", DEFINITIONS)
+    whole = loaded.score_inputs(rows)
+    np.testing.assert_array_equal(np.concatenate([loaded.score_inputs(row[None]) for row in rows]), whole)
 
 
 def test_other_bytes_are_tried_again(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,6 +141,39 @@ def test_a_refused_model_is_tried_again(store: Path, monkeypatch: pytest.MonkeyP
         with pytest.raises(ModelError, match=r"more than 0\.001 s"):
             load_model(store, "fraud@champion", DEFINITIONS)
     assert load_model(store, "fraud@champion", DEFINITIONS).version == 1
+
+
+@pytest.mark.parametrize(
+    ("attempt", "error"),
+    [
+        ("open('/etc/hostname')", "Too many open files"),
+        ("__import__('socket').socket()", "Too many open files"),
+        ("__import__('os').pipe()", "Too many open files"),
+        ("bytearray(1 << 30)", "MemoryError"),
+    ],
+)
+def test_nothing_can_be_opened_once_the_bytes_are_there(attempt: str, error: str) -> None:
+    code = f"import socket\nfrom models.trial_child import *\nconfine(Limits(memory_bytes=1 << 30))\n{attempt}"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert error in done.stderr.splitlines()[-1]
+
+
+def test_a_tighter_limit_stays() -> None:
+    code = """
+import resource
+from models.trial_child import *
+resource.setrlimit(resource.RLIMIT_CPU, (7, 7))
+confine(Limits())
+print(resource.getrlimit(resource.RLIMIT_CPU))
+"""
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "(7, 7)\n"
+
+
+def test_passwords_are_no_part_of_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDEGATE__KAFKA__CLIENT__SASL_PASSWORD", "secret")
+    assert "secret" not in trial._environment().values()
 
 
 # --- the bytes --------------------------------------------------------------------------------------------------
