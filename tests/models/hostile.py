@@ -436,6 +436,7 @@ CASES = [
     Case("a scan", graph_changed(exploding_scan), f"Scan holds a {_GRAPH}"),
     Case("a deep tree", deep_tree(30_000), "deeper than 1000 nodes"),
     Case("a tree in circles", tree([1, 2, 1, 0, 0], [3, 3, 4, 0, 0]), "run in circles"),
+    Case("a circle beside the tree", tree([0, 2, 1], [0, 2, 1]), "run in circles"),
     Case("a tree to nowhere", tree([1, 0, 0], [7, 0, 0]), "a node that there is none of"),
     # Only an event far out of the reference would have come to it.
     Case(
