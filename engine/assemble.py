@@ -19,6 +19,7 @@ from features.spec import FeatureSpec
 from models.errors import ModelError
 from models.runtime import Model, load_model
 from models.store import shipped_store
+from models.survey import Version, survey
 
 # Container objects that may be alive beyond those of one micro-batch before the collector looks.
 GC_ALLOCATIONS = 100_000
@@ -44,6 +45,17 @@ def load_champion(config: Config, spec: FeatureSpec) -> Model:
         return load_model(model_store(config), config.models.champion, spec.features)
     except ModelError as error:
         raise ConfigError(f"models.champion {config.models.champion!r}: {error}") from error
+
+
+def survey_models(config: Config, wanted: str | None) -> list[Version]:
+    """The versions that `wanted` names, or all, tried against the features of this configuration.
+
+    ConfigError where the store has no such model.
+    """
+    try:
+        return list(survey(model_store(config), wanted, config.feature_spec().features))
+    except ModelError as error:
+        raise ConfigError(str(error)) from error
 
 
 def rules_of(config: Config, rates: RateTable | None) -> str:

@@ -3,10 +3,17 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.errors import FatalError
 from engine.state.local import FeatureMatrix
+from models.errors import ModelError
 from models.runtime import Model
 
 
 def score(model: Model, matrix: FeatureMatrix) -> NDArray[np.float32]:
-    """The champion's probability for each of n rows, float32[n]."""
-    return model.score(matrix.values)
+    """The champion's probability for each of n rows, float32[n]; FatalError where it has none for one of them."""
+    try:
+        return model.score(matrix.values)
+    except ModelError as error:
+        raise FatalError(
+            f"model {model.name}/{model.version}: {error}; choose another one as models.champion"
+        ) from error

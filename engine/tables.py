@@ -16,6 +16,7 @@ from engine.state.checkpoints import PREFIX, Checkpoint
 from engine.state.header import Header
 from engine.state.verify import Verdict
 from features.arena import NEVER
+from models.survey import Version
 
 # Where the output is no terminal, lines are as long as on a wide one.
 PIPE_COLUMNS = 120
@@ -183,6 +184,19 @@ def print_checkpoints(checkpoints: list[Checkpoint], now_ms: int) -> None:
         else:
             cells += ["-"] * 4
         table.add_row(*map(escape, cells), escape(checkpoint.problem or "yes"))
+    _console().print(table)
+
+
+def print_models(entries: list[Version]) -> None:
+    """One line for each version, with the first digits of its sha256; `models list --json` has all of them."""
+    table = _table("models", ["model", "aliases", "since", "features", "sha256", "verified"], ("features",))
+    for entry in entries:
+        cells = [f"{entry.name}/{entry.version}", ", ".join(entry.aliases), moment(entry.since_ms)]
+        if entry.sha256 is not None and entry.features is not None:
+            cells += [str(len(entry.features)), entry.sha256[:12]]
+        else:
+            cells += ["-", "-"]
+        table.add_row(*map(escape, cells), escape("yes" if entry.refusal is None else f"no: {entry.refusal}"))
     _console().print(table)
 
 

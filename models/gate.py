@@ -1,127 +1,127 @@
-"""What a model file may contain, read from the protobuf bytes before ONNX Runtime sees them.
+"""What a model file may be, judged by its bytes before ONNX Runtime sees them."""
 
-Only what the decision needs is parsed: operator domains, and whether any tensor's data lies outside the file.
-Field numbers are those of onnx.proto3; the encoding is https://protobuf.dev/programming-guides/encoding/.
-"""
-
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Sequence
+from math import prod
 
 from models.errors import ModelError
+from models.graph import Graph, Node, OnnxFile, Tensor, read_graph
+from models.operators import ALLOWED, SHAPES_ONLY, SIZED_BY, TREES
+from models.trees import check_trees
 
 MODEL_BYTES_MAX = 64 * 1024 * 1024
-DOMAINS = {"", "ai.onnx", "ai.onnx.ml"}
-
-_MODEL_GRAPH, _MODEL_OPSET, _MODEL_FUNCTIONS = 7, 8, 25
-_OPSET_DOMAIN = 1
-_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE_INITIALIZER = 1, 5, 15
-_NODE_ATTRIBUTE, _NODE_DOMAIN = 5, 7
-_ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS = 5, 10
-_ATTRIBUTE_REFUSED = {6: "a subgraph", 11: "a subgraph", 22: "a sparse tensor", 23: "a sparse tensor"}
-_TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION = 13, 14
-
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+TENSOR_BYTES_MAX = 64 * 1024 * 1024
+NODES_MAX = 10_000
+DEPTH_MAX = 1_000
+DOMAINS = {"ai.onnx", "ai.onnx.ml"}
+# ONNX Runtime can take settings of the session from there, a file to write among them.
+SETTINGS_KEY = "ort_config"
 
 
-def read_model(path: Path) -> bytes:
-    """The bytes of a model file, read once; ModelError where it is missing or larger than MODEL_BYTES_MAX."""
-    try:
-        with path.open("rb") as file:
-            model = file.read(MODEL_BYTES_MAX + 1)
-    except FileNotFoundError as error:
-        raise ModelError(f"{path} does not exist") from error
-    if len(model) > MODEL_BYTES_MAX:
-        raise ModelError(f"{path} has more than {MODEL_BYTES_MAX} bytes")
-    return model
+def check_graph(model: bytes, inputs: int, opset: dict[str, int]) -> None:
+    """Raises ModelError for bytes that are not ONNX, or hold more than a plain graph of allowed operators.
+
+    `inputs` is the number of columns that the model is given, `opset` what its manifest says of it.
+    """
+    file = read_graph(model)
+    if len(file.graphs) != 1:
+        raise ModelError("the model file holds no ONNX graph" if not file.graphs else "the model file holds two graphs")
+    _check_file(file, opset)
+    (graph,) = file.graphs
+    _check_tensors(graph)
+    for node in graph.nodes:
+        _check_node(node)
+    # An initializer is a constant even where an old file names it among the inputs.
+    from_events = set(graph.inputs) - {tensor.name for tensor in graph.initializers}
+    _check_order(graph, from_events)
+    for node in graph.nodes:
+        if _kind(node) in TREES:
+            check_trees(node, inputs if from_events.issuperset(node.inputs) else None)
 
 
-def check_graph(model: bytes) -> None:
-    """Raises ModelError for bytes that are not ONNX, or hold more than a plain graph of known operators."""
-    graphs = 0
-    for field, value in _fields(memoryview(model)):
-        if field == _MODEL_FUNCTIONS:
-            raise ModelError("the model defines functions of its own, which are not allowed")
-        if field == _MODEL_OPSET:
-            for inner, domain in _fields(_message(value)):
-                if inner == _OPSET_DOMAIN:
-                    _check_domain(_message(domain))
-        elif field == _MODEL_GRAPH:
-            graphs += 1
-            _check_nodes(_message(value))
-    if graphs != 1:
-        raise ModelError("the model file holds no ONNX graph")
+def _check_file(file: OnnxFile, opset: dict[str, int]) -> None:
+    if file.functions:
+        raise ModelError("the model defines functions of its own, which are not allowed")
+    if file.training:
+        raise ModelError("the model holds a training graph, which is not allowed")
+    if SETTINGS_KEY in file.metadata:
+        raise ModelError("the model brings settings for ONNX Runtime, which is not allowed")
+    for domain in file.opset:
+        _check_domain(domain)
+    if file.opset != opset:
+        raise ModelError(f"its operators are those of {_versions(file.opset)}, its manifest says {_versions(opset)}")
 
 
-def _check_nodes(graph: memoryview) -> None:
-    for field, value in _fields(graph):
-        if field == _GRAPH_INITIALIZER:
-            _check_tensor(_message(value))
-        elif field == _GRAPH_SPARSE_INITIALIZER:
+def _versions(opset: dict[str, int]) -> str:
+    return ", ".join(f"{domain} {version}" for domain, version in sorted(opset.items())) or "none"
+
+
+def _check_domain(domain: str) -> None:
+    if (domain or "ai.onnx") not in DOMAINS:
+        raise ModelError(f"the model needs operators of {domain!r}; allowed are those of ai.onnx and ai.onnx.ml")
+
+
+def _check_tensors(graph: Graph) -> None:
+    if graph.sparse:
+        raise ModelError("the model holds a sparse tensor, which is not allowed")
+    for tensor in graph.initializers:
+        _check_tensor(tensor)
+    for value in graph.values:
+        _check_size(value)
+
+
+def _check_tensor(tensor: Tensor) -> None:
+    if tensor.external:
+        raise ModelError("the model keeps tensor data outside its file, which is not allowed")
+    if any(dimension < 0 for dimension in tensor.dims):
+        raise ModelError(f"tensor {tensor.name!r} has a negative dimension")
+    _check_size(tensor)
+
+
+def _check_size(tensor: Tensor) -> None:
+    declared = prod(dimension for dimension in tensor.dims if dimension > 0) * tensor.element_bytes
+    if declared > TENSOR_BYTES_MAX:
+        raise ModelError(f"tensor {tensor.name!r} would take {declared} bytes, more than {TENSOR_BYTES_MAX}")
+
+
+def _check_node(node: Node) -> None:
+    _check_domain(node.domain)
+    if len({attribute.name for attribute in node.attributes}) < len(node.attributes):
+        raise ModelError(f"operator {node.operator} has an attribute twice")
+    for attribute in node.attributes:
+        if attribute.subgraph:
+            raise ModelError(f"operator {node.operator} holds a subgraph, which is not allowed")
+        if attribute.sparse:
             raise ModelError("the model holds a sparse tensor, which is not allowed")
-        elif field == _GRAPH_NODE:
-            for inner, part in _fields(_message(value)):
-                if inner == _NODE_DOMAIN:
-                    _check_domain(_message(part))
-                elif inner == _NODE_ATTRIBUTE:
-                    _check_attribute(_message(part))
+        for tensor in attribute.tensors:
+            _check_tensor(tensor)
+    if _kind(node) not in ALLOWED:
+        raise ModelError(f"operator {node.operator!r} is not among those that are allowed")
 
 
-def _check_attribute(attribute: memoryview) -> None:
-    for field, value in _fields(attribute):
-        if field in _ATTRIBUTE_REFUSED:
-            raise ModelError(f"the model holds {_ATTRIBUTE_REFUSED[field]}, which is not allowed")
-        if field in (_ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS):
-            _check_tensor(_message(value))
+def _check_order(graph: Graph, inputs: set[str]) -> None:
+    """Every node after what it reads, none too far down a chain, and no size that the events decide."""
+    if len(graph.nodes) > NODES_MAX:
+        raise ModelError(f"the graph has {len(graph.nodes)} nodes, more than {NODES_MAX}")
+    depths = dict.fromkeys(["", *graph.inputs, *(tensor.name for tensor in graph.initializers)], 0)
+    from_events = set(inputs)
+    for node in graph.nodes:
+        for name in node.inputs:
+            if name not in depths:
+                raise ModelError(f"operator {node.operator} reads {name!r} before anything gives it")
+        depth = 1 + max((depths[name] for name in node.inputs), default=0)
+        if depth > DEPTH_MAX:
+            raise ModelError(f"the graph has a chain of more than {DEPTH_MAX} nodes")
+        if not from_events.isdisjoint(_chosen(node.inputs, SIZED_BY.get(_kind(node), ()))):
+            raise ModelError(f"the values of events decide how large the result of operator {node.operator} is")
+        given = [name for name in node.outputs if name]
+        depths.update(dict.fromkeys(given, depth))
+        if _kind(node) not in SHAPES_ONLY and not from_events.isdisjoint(node.inputs):
+            from_events.update(given)
 
 
-def _check_tensor(tensor: memoryview) -> None:
-    for field, value in _fields(tensor):
-        if field == _TENSOR_EXTERNAL_DATA or (field == _TENSOR_DATA_LOCATION and value != 0):
-            raise ModelError("the model keeps tensor data outside its file, which is not allowed")
+def _chosen(names: Sequence[str], places: Sequence[int]) -> list[str]:
+    return [names[place] for place in places if place < len(names)]
 
 
-def _check_domain(domain: memoryview) -> None:
-    name = bytes(domain).decode("utf-8", "replace")
-    if name not in DOMAINS:
-        raise ModelError(f"the model needs operators of {name!r}; allowed are those of ai.onnx and ai.onnx.ml")
-
-
-def _message(value: int | memoryview) -> memoryview:
-    if isinstance(value, int):
-        raise ModelError("the model file is not valid ONNX: a number where a message belongs")
-    return value
-
-
-def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """The fields of one message: number and value, an int for a varint and the bytes for everything else."""
-    at = 0
-    while at < len(data):
-        key, at = _varint(data, at)
-        wire = key & 7
-        if wire == _VARINT:
-            value, at = _varint(data, at)
-            yield key >> 3, value
-            continue
-        if wire == _BYTES:
-            size, at = _varint(data, at)
-        elif wire in (_FIXED64, _FIXED32):
-            size = 8 if wire == _FIXED64 else 4
-        else:
-            raise ModelError(f"the model file is not valid ONNX: wire type {wire} at byte {at}")
-        if size > len(data) - at:
-            raise ModelError(f"the model file is not valid ONNX: it ends within a field at byte {at}")
-        yield key >> 3, data[at : at + size]
-        at += size
-
-
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        if at == len(data):
-            break
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-    raise ModelError("the model file is not valid ONNX: a number does not end")
+def _kind(node: Node) -> tuple[str, str]:
+    return ("" if node.domain == "ai.onnx" else node.domain, node.operator)

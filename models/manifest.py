@@ -1,15 +1,17 @@
 """What is known about a model, beside its bytes: `manifest.json`."""
 
+import re
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from models.errors import ModelError
-from models.files import write_atomic
+from models.files import read_below, write_atomic
 from models.reference import Reference
 
 SCHEMA: Literal["tidegate.model.v1"] = "tidegate.model.v1"
+MANIFEST_BYTES_MAX = 16 * 1024 * 1024
 
 
 class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -60,6 +62,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     def __post_init__(self) -> None:
         names = [feature.name for feature in self.features]
+        if self.version < 1 or not re.fullmatch("[0-9a-f]{64}", self.sha256):
+            raise ValueError("version: must be at least 1, and sha256: 64 hexadecimal digits")
         if not names or len(set(names)) < len(names):
             raise ValueError("features: must not be empty, nor name a feature twice")
         if set(self.reference) != set(names):
@@ -71,12 +75,15 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Reads and checks; ModelError where the file is missing or not a manifest."""
+    """Reads and checks; ModelError where the file is missing, a symlink, too large or not a manifest."""
+    return parse_manifest(read_below(path.parent, path.name, MANIFEST_BYTES_MAX), path)
+
+
+def parse_manifest(data: bytes, path: Path) -> Manifest:
+    """Checks the contents of the manifest at `path`; ModelError where it is not one."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Manifest)
-    except FileNotFoundError as error:
-        raise ModelError(f"{path} does not exist") from error
-    except msgspec.DecodeError as error:
+        return msgspec.json.decode(data, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"{path} is not a model manifest: {error}") from error
 
 

@@ -6,22 +6,20 @@ from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from features.spec import FeatureDef
-from models.errors import ModelError
-from models.gate import check_graph, read_model
-from models.manifest import Manifest, read_manifest
-from models.session import ORT_ERRORS, infer, open_session
-from models.store import MANIFEST_FILE, MODEL_FILE, Located, resolve
+from models.errors import ModelError, one_line
+from models.gate import MODEL_BYTES_MAX
+from models.manifest import MANIFEST_BYTES_MAX, Manifest, parse_manifest
+from models.session import Session, infer
+from models.store import MANIFEST_FILE, MODEL_FILE, Located, read_part, resolve
+from models.trial import stand_trial
+from models.trust import check_probabilities, trusted_session
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Index = NDArray[np.intp]
-
-GOLDEN_DIFFERENCE_MAX = 1e-6
-WARM_UP_ROWS = (1, 16, 256, 2_048)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +31,23 @@ class Model:
     sha256: str
     manifest: Manifest
     columns: Index
-    session: onnxruntime.InferenceSession
+    session: Session
 
     def score(self, features: Float64) -> Float32:
         """Probabilities [n] of the rows of the whole matrix [n, all features]; NaN is null.
 
-        A row's probability does not depend on the rows beside it, to the last bit.
+        A row's probability does not depend on the rows beside it, to the last bit. Raises as `score_inputs`.
         """
         return self.score_inputs(np.take(features, self.columns, axis=1).astype(np.float32))
 
     def score_inputs(self, inputs: Float32) -> Float32:
-        """Probabilities [n] of rows [n, F] that hold the model's inputs only, in its order."""
-        if not len(inputs):
-            return np.zeros(0, np.float32)
-        return infer(self.session, self.manifest.output, inputs)
+        """Probabilities [n] of rows [n, F] that hold the model's inputs only, in its order.
+
+        ModelError where the model fails, or answers with what is no probability: no decision may come of that.
+        """
+        scores = infer(self.session, self.manifest.output, inputs)
+        check_probabilities(scores, "row")
+        return scores
 
 
 def load_model(store: Path, reference: str, feature_definitions: Sequence[FeatureDef]) -> Model:
@@ -56,31 +57,34 @@ def load_model(store: Path, reference: str, feature_definitions: Sequence[Featur
     """
     located = resolve(store, reference)
     try:
-        return _load(located, feature_definitions)
+        manifest, model = admit(store, located)
+        columns = input_columns(manifest, feature_definitions)
+        session = trusted_session(model, manifest)
     except ModelError as error:
-        raise ModelError(f"model {located.name}/{located.version}: {error}") from error
+        raise ModelError(f"model {located.name}/{located.version}: {one_line(str(error))}") from error
+    return Model(located.name, located.version, manifest.sha256, manifest, columns, session)
 
 
-def _load(located: Located, definitions: Sequence[FeatureDef]) -> Model:
-    manifest = read_manifest(located.directory / MANIFEST_FILE)
+def admit(store: Path, located: Located) -> tuple[Manifest, bytes]:
+    """The gate: everything that must hold of a version before its bytes come near this process's ONNX Runtime.
+
+    Returns the manifest and the bytes that were hashed and tried, which are those to load. ModelError says what does
+    not hold, perhaps in the words of the file, which `one_line` makes fit to be shown.
+    """
+    manifest_bytes = read_part(store, located, MANIFEST_FILE, MANIFEST_BYTES_MAX)
+    manifest = parse_manifest(manifest_bytes, located.directory / MANIFEST_FILE)
     if (manifest.name, manifest.version) != (located.name, located.version):
         raise ModelError(f"its manifest is that of {manifest.name}/{manifest.version}")
-    columns = _columns(manifest, definitions)
-    data = read_model(located.directory / MODEL_FILE)
-    digest = sha256(data).hexdigest()
+    model = read_part(store, located, MODEL_FILE, MODEL_BYTES_MAX)
+    digest = sha256(model).hexdigest()
     if digest != manifest.sha256:
         raise ModelError(f"sha256 of {MODEL_FILE} is {digest}, the manifest says {manifest.sha256}")
-    check_graph(data)
-    session = open_session(data)
-    _check_interface(session, manifest)
-    model = Model(located.name, located.version, digest, manifest, columns, session)
-    _check_golden(model)
-    for rows in WARM_UP_ROWS:
-        model.score_inputs(np.zeros((rows, len(columns)), np.float32))
-    return model
+    stand_trial(manifest_bytes, model)
+    return manifest, model
 
 
-def _columns(manifest: Manifest, definitions: Sequence[FeatureDef]) -> Index:
+def input_columns(manifest: Manifest, definitions: Sequence[FeatureDef]) -> Index:
+    """Where in the running set each input of the model stands; ModelError where it lacks one, or has another one."""
     running = {definition.name: (i, definition.definition_hash) for i, definition in enumerate(definitions)}
     missing = [feature.name for feature in manifest.features if feature.name not in running]
     if missing:
@@ -89,31 +93,3 @@ def _columns(manifest: Manifest, definitions: Sequence[FeatureDef]) -> Index:
     if other:
         raise ModelError(f"it was trained on other definitions of: {', '.join(other)}")
     return np.array([running[feature.name][0] for feature in manifest.features], np.intp)
-
-
-def _check_interface(session: onnxruntime.InferenceSession, manifest: Manifest) -> None:
-    inputs = session.get_inputs()
-    wanted = ("tensor(float)", [len(manifest.features)])
-    if len(inputs) != 1 or (inputs[0].type, inputs[0].shape[1:]) != wanted:
-        raise ModelError(f"it must take one float matrix of {len(manifest.features)} columns")
-    outputs = {output.name: output.type for output in session.get_outputs()}
-    if outputs.get(manifest.output) != "tensor(float)":
-        raise ModelError(f"it has no float output {manifest.output!r}")
-
-
-def _check_golden(model: Model) -> None:
-    """The golden rows must give what they gave at export, alone and in a batch alike."""
-    inputs = np.array(model.manifest.golden.inputs, np.float64).astype(np.float32)
-    expected = np.array(model.manifest.golden.expected)
-    try:
-        scores = model.score_inputs(inputs)
-        alone = np.concatenate([model.score_inputs(inputs[i : i + 1]) for i in range(len(inputs))])
-    except ORT_ERRORS as error:
-        raise ModelError(f"it fails on its golden rows: {error}") from error
-    if scores.shape != expected.shape:
-        raise ModelError(f"it gives {scores.size} values for {len(expected)} golden rows")
-    worst = float(np.abs(scores - expected).max())
-    if not worst <= GOLDEN_DIFFERENCE_MAX:
-        raise ModelError(f"its golden rows are off by {worst:.3g}, more than {GOLDEN_DIFFERENCE_MAX:g}")
-    if not np.array_equal(scores, alone):
-        raise ModelError("it gives a row another probability alone than in a batch")

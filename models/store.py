@@ -14,12 +14,14 @@ from tempfile import mkdtemp
 import msgspec
 
 from models.errors import ModelError
-from models.files import write_atomic
+from models.files import read_below, write_atomic
 from models.manifest import Manifest, write_manifest
 
 MODEL_FILE, MANIFEST_FILE, ALIASES_FILE = "model.onnx", "manifest.json", "aliases.json"
+ALIASES_BYTES_MAX = 64 * 1024
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
-_REFERENCE = re.compile(r"(?P<name>[a-z0-9][a-z0-9_-]*)(?:@(?P<alias>[a-z]+)|/(?P<version>[1-9]\d*))")
+_VERSION = re.compile(r"[1-9][0-9]{0,8}")
+_REFERENCE = re.compile(rf"(?P<name>{_NAME.pattern})(?:@(?P<alias>[a-z]+)|/(?P<version>{_VERSION.pattern}))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,11 @@ def resolve(store: Path, reference: str) -> Located:
     return Located(name, version, store / name / str(version))
 
 
+def read_part(store: Path, located: Located, name: str, bytes_max: int) -> bytes:
+    """One file of a version, read once, with no symlink below the store; ModelError where that does not go."""
+    return read_below(store, f"{located.name}/{located.version}/{name}", bytes_max)
+
+
 def names(store: Path) -> list[str]:
     """Models that have at least one version, by name."""
     if not store.is_dir():
@@ -67,21 +74,21 @@ def names(store: Path) -> list[str]:
 
 
 def versions(store: Path, name: str) -> list[int]:
-    """Versions of one model, ascending; empty where there is no such model."""
+    """Versions of one model, ascending; empty where there is no such model, or a symlink in its place."""
     directory = store / name
-    if not directory.is_dir():
+    if directory.is_symlink() or not directory.is_dir():
         return []
-    return sorted(int(entry.name) for entry in directory.iterdir() if entry.name.isdecimal() and entry.is_dir())
+    return sorted(int(entry.name) for entry in directory.iterdir() if _VERSION.fullmatch(entry.name))
 
 
 def aliases(store: Path, name: str) -> dict[str, int]:
     """Which version each alias of one model stands for; ModelError for a damaged file."""
     path = store / name / ALIASES_FILE
-    if not path.is_file():
+    if not path.exists():
         return {}
     try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, int])
-    except msgspec.DecodeError as error:
+        return msgspec.json.decode(read_below(store, f"{name}/{ALIASES_FILE}", ALIASES_BYTES_MAX), type=dict[str, int])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"{path} is damaged: {error}") from error
 
 

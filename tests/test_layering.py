@@ -1,4 +1,5 @@
-"""Imports go one way: features <- models <- engine, and only engine/kafka speaks to Kafka.
+"""Imports go one way: features <- models <- engine, only engine/kafka speaks to Kafka, only models/session.py to ONNX
+Runtime.
 
 loadtest measures from outside: of ours it knows engine.events alone, and nobody knows it but engine/cli.py,
 which imports it inside functions, so that `tidegate run` never loads it.
@@ -60,6 +61,9 @@ def refusal(path: PurePosixPath, found: Import) -> str | None:
     if within(found.module, ("confluent_kafka",)):
         allowed = package == "loadtest" or path.parts[:2] == ("engine", "kafka")
         return None if allowed else "only engine/kafka and loadtest may import confluent_kafka"
+    if within(found.module, ("onnxruntime",)):
+        allowed = path == PurePosixPath("models/session.py")
+        return None if allowed else "only models/session.py may import onnxruntime"
     if not within(found.module, PACKAGES) or within(found.module, (package, *ALLOWED[package])):
         return None
     if path == PurePosixPath("engine/cli.py") and within(found.module, ("loadtest",)):
@@ -92,6 +96,8 @@ def test_imports_go_one_way() -> None:
         ("features/kernel.py", "def late():\n    from engine import events"),
         ("models/runtime.py", "import engine.config"),
         ("models/runtime.py", "from confluent_kafka import Consumer"),
+        ("models/runtime.py", "import onnxruntime"),
+        ("engine/score.py", "def late():\n    from onnxruntime import InferenceSession"),
         ("engine/decode.py", "import loadtest.generate"),
         ("engine/decode.py", "import confluent_kafka.admin"),
         ("engine/state/store.py", "def open():\n    import confluent_kafka"),
@@ -117,7 +123,7 @@ def test_a_planted_import_is_found(tmp_path: Path, path: str, source: str) -> No
     ("path", "source"),
     [
         ("features/kernel.py", "import numpy\nfrom features import spec\nfrom . import durations"),
-        ("models/runtime.py", "import onnxruntime\nfrom features.spec import FeatureSpec"),
+        ("models/session.py", "import onnxruntime\nfrom features.spec import FeatureSpec"),
         (
             "engine/pipeline.py",
             "import models\nfrom engine.kafka import topics\nfrom .errors import FatalError",

@@ -17,6 +17,23 @@ SPEC = feature_spec(
     EventSpec(("amount", "hour_of_day")),
 )
 DEFINITIONS = SPEC.features
+# The same features as a configuration, with the store beside it.
+CONFIG = """
+[entities.card]
+windows = ["10s", "1m"]
+aggregates = ["count", "mean.amount", "since_last"]
+
+[entities.merchant]
+windows = ["1m"]
+aggregates = ["count", "mean.amount"]
+
+[event]
+features = ["amount", "hour_of_day"]
+
+[models]
+store = "store"
+champion = "fraud@champion"
+"""
 # Not in the order of the matrix, and not all of it: a model picks its columns.
 NAMES = [
     "event.amount",

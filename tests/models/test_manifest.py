@@ -38,6 +38,8 @@ def test_golden_nulls_are_json_nulls(manifest: Manifest) -> None:
         ({"golden": {"inputs": [[1.0]], "expected": [0.5]}}, "golden"),
         ({"golden": {"inputs": [], "expected": []}}, "golden"),
         ({"sha256": 7}, "sha256"),
+        ({"sha256": "0123"}, "sha256"),
+        ({"version": 0}, "version"),
     ],
 )
 def test_what_contradicts_itself_is_refused(
