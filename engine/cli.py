@@ -14,6 +14,7 @@ import orjson
 from engine.commands.bench import bench_cold_state, bench_features
 from engine.commands.dlq import dlq
 from engine.commands.features import features
+from engine.commands.models import models
 from engine.commands.options import (
     bootstrap_option,
     config_option,
@@ -57,6 +58,7 @@ def main() -> None:
 main.add_command(replay)
 main.add_command(features)
 main.add_command(state)
+main.add_command(models)
 main.add_command(dlq)
 
 

@@ -20,7 +20,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from engine.decide import DECISIONS, RISK_SCORE_MAX, Decisions
+from engine.decide import DECISIONS, Decisions
 from engine.events import Batch, DeadLetter
 from engine.state.local import FeatureMatrix, LocalState
 from features.spec import FeatureSpec

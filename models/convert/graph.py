@@ -20,7 +20,9 @@ def as_scorer(model: onnx.ModelProto, columns: int) -> bytes:
     source, type_ = _input(graph, columns)
     probabilities, columns_out = _probabilities(model)
     nodes = [node for node in graph.node if node.op_type != _MAPS]
-    taken = {name for node in nodes for name in (*node.input, *node.output)} | {value.name for value in graph.initializer}
+    taken = {name for node in nodes for name in (*node.input, *node.output)} | {
+        value.name for value in graph.initializer
+    }
     if {INPUT, OUTPUT} & (taken - {source, probabilities}):
         raise ModelError(f"the ONNX graph uses the names {INPUT!r} or {OUTPUT!r} for something else")
     for node in nodes:

@@ -19,13 +19,13 @@ from onnx import TensorProto, helper
 from skl2onnx import convert_sklearn
 from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
 from skl2onnx.common.exceptions import MissingConverter, MissingShapeCalculator
-from skops.io.exceptions import UntrustedTypesFoundException
 from sklearn.base import BaseEstimator
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.tree._tree import Tree
+from skops.io.exceptions import UntrustedTypesFoundException
 
 from models.convert.ensemble import IR_VERSION, LESS_OR_EQUAL, OPSET, Ensemble, float32_not_above
 from models.convert.graph import as_scorer

@@ -50,7 +50,9 @@ def read_xgboost(path: Path) -> Original:
 def _ensemble(learner: dict[str, Any]) -> Ensemble:
     objective, booster = learner["objective"]["name"], learner["gradient_booster"]
     if objective not in _OBJECTIVES:
-        raise ModelError(f"the XGBoost model has the objective {objective!r}, not {' or '.join(map(repr, _OBJECTIVES))}")
+        raise ModelError(
+            f"the XGBoost model has the objective {objective!r}, not {' or '.join(map(repr, _OBJECTIVES))}"
+        )
     if booster["name"] != "gbtree":
         raise ModelError(f"the XGBoost model has the booster {booster['name']!r}, not 'gbtree'")
     ensemble = Ensemble(LESS, _base(learner["learner_model_param"]["base_score"]))
