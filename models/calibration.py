@@ -3,8 +3,8 @@
     risk score                   0        250        500        750       1000
     genuine events as high    100 %       10 %        1 %      0.1 %     0.01 %
 
-So a threshold on the risk score is a rate of false alarms, and stays one when another model comes, whatever the level of
-its probabilities.
+So a threshold on the risk score is a rate of false alarms, and stays one when another model comes, whatever the level
+of its probabilities.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ _KNOTS = 41
 class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Points between which the risk score is linear in the probability; both lists ascend strictly from 0.
 
-    `rows`: how many it was taken from; `genuine`: whether those were known to be genuine, or all rows for want of labels.
+    `rows`: how many it was taken from; `genuine`: whether those were known to be genuine, or all for want of labels.
     """
 
     probabilities: list[float]

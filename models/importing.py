@@ -1,4 +1,7 @@
-"""A model made elsewhere becomes a version in the store, once it answers as the original does. Needs the `train` extra."""
+"""A model made elsewhere becomes a version in the store, once it answers as the original does.
+
+Needs the `train` extra.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,8 +54,8 @@ def prepare(
 ) -> Candidate:
     """Compares the model of `path` with its conversion on the feature table, and writes down what is known of it.
 
-    `thresholds` are the risk scores at which decisions change. Raises ModelError where the model needs features that the
-    table or `definitions` do not have, or gives no probability for a row.
+    `thresholds` are the risk scores at which decisions change. Raises ModelError where the model needs features that
+    the table or `definitions` do not have, or gives no probability for a row.
     """
     hashes = {definition.name: definition.definition_hash for definition in definitions}
     if unknown := [feature for feature in original.features if feature not in hashes]:

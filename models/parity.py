@@ -32,8 +32,8 @@ class Difference(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 class Parity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The imported model against the original on `rows` reference rows.
 
-    `conversion`: both are given the same numbers, features as float32, as they are when they are scored. `end_to_end`: the
-    original is given the float64 values of the file, so that a value within float32 rounding of a split counts too.
+    `conversion`: both are given the same numbers, features as float32, as they are when they are scored. `end_to_end`:
+    the original is given the float64 values of the file, so that a value within float32 rounding of a split counts.
     """
 
     rows: int

@@ -29,7 +29,7 @@ def plot_precision_recall(path: Path, labels: Int8, models: Probabilities) -> No
 
 
 def plot_scores(path: Path, labels: Int8, models: Probabilities) -> None:
-    """Histograms of the probabilities of fraud and of genuine rows, one picture for each model, counts on a log scale."""
+    """Histograms of the probabilities of fraud and of genuine rows [n], for each model; counts on a log scale."""
     figure = Figure(figsize=(5.2 * len(models), 4.0), layout="constrained")
     for axes, (title, probabilities) in zip(
         np.atleast_1d(figure.subplots(1, len(models), sharey=True)), models.items(), strict=True

@@ -22,15 +22,9 @@ def models() -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @config_option
 @click.option("--name", required=True, help="Name of the model in the store.")
-@click.option(
-    "--features", "table", required=True, type=click.Path(path_type=Path), help="What `features backfill` wrote."
-)
-@click.option(
-    "--inputs", type=click.Path(path_type=Path), help="JSON array of an ONNX graph's input names, in its order."
-)
-@click.option(
-    "--tolerance", type=click.FloatRange(0, 1), default=1e-5, show_default=True, help="Greatest |dp| allowed."
-)
+@click.option("--features", "table", required=True, type=click.Path(path_type=Path), help="A training set.")
+@click.option("--inputs", type=click.Path(path_type=Path), help="JSON array: inputs of an ONNX graph, in order.")
+@click.option("--tolerance", type=click.FloatRange(0, 1), default=1e-5, show_default=True, help="Greatest |dp|.")
 @json_option
 def import_(
     file: Path, config_file: str | None, name: str, table: Path, inputs: Path | None, tolerance: float, as_json: bool

@@ -1,7 +1,7 @@
 """Boosted trees as one ONNX node that decides every split as its library does.
 
-ONNX compares float32. A library that compares float64 needs its thresholds rounded so that the comparison of any float32
-value gives the same answer; one that has float32 thresholds keeps them.
+ONNX compares float32. A library that compares float64 needs its thresholds rounded so that the comparison of any
+float32 value gives the same answer; one that has float32 thresholds keeps them.
 """
 
 import numpy as np

@@ -13,8 +13,8 @@ _MAPS = "ZipMap"
 def as_scorer(model: onnx.ModelProto, columns: int) -> bytes:
     """The graph with one float32 input `features` [rows, columns] and one float32 output `probability` [rows].
 
-    Taken is the output with the probability of fraud: the second column of two, or the only number of each row. Maps of
-    probabilities (ZipMap) and everything else that nobody asks for are cut off. ModelError where the graph does not fit.
+    Taken is the output with the probability of fraud: the second column of two, or the only number of each row.
+    Maps of probabilities (ZipMap) and all else that nobody asks for are cut off. ModelError where the graph does not fit.
     """
     graph = model.graph
     source, type_ = _input(graph, columns)

@@ -85,7 +85,7 @@ def _check_leaf(leaf: dict[str, Any]) -> None:
 def _threshold(split: dict[str, Any], names: list[str]) -> float:
     if split["decision_type"] != "<=":
         raise ModelError(
-            f"the LightGBM model splits {names[split['split_feature']]} by category, which no feature is: they are numbers"
+            f"the LightGBM model splits {names[split['split_feature']]} by category, but features are numbers"
         )
     return float32_not_above(split["threshold"])
 

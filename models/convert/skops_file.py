@@ -1,7 +1,7 @@
 """scikit-learn pipelines, in the format of skops: `skops.io.dump(pipeline, "fraud.skops")`. Needs the `train` extra.
 
-A skops file is data: the names of types with their values. Nothing is unpickled, and no type outside scikit-learn, NumPy
-and SciPy is made. Its trees are arrays of node numbers that scikit-learn follows without a look, so that those are checked.
+A skops file is data: the names of types with their values. Nothing is unpickled, and types that skops does not trust are
+refused. It does not trust trees, arrays of node numbers that scikit-learn follows without a look: these are checked.
 """
 
 import warnings
