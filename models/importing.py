@@ -21,7 +21,7 @@ from models.errors import ModelError
 from models.golden import golden_of
 from models.manifest import Import, Input, Manifest
 from models.metrics import metrics_of
-from models.parity import Parity, difference
+from models.parity import Parity, parity_of
 from models.reference import reference_of
 from models.runtime import load_model
 from models.session import infer, open_session
@@ -63,16 +63,11 @@ def prepare(
     table = read_table(table_path, original.features)
     rounded = table.features.astype(np.float32)
     probabilities = infer(open_session(original.onnx), OUTPUT, rounded)
-    asked = _asked(original, rounded.astype(np.float64), table_path)
-    exact = _asked(original, table.features, table_path)
+    asked = _asked(original, table.features, table_path)
     usual = table.labels == 0 if (table.labels == 0).any() else np.ones(len(table.labels), bool)
     calibration = calibration_of(probabilities[usual], genuine=bool((table.labels == 0).any()))
-    scores, levels = risk_scores(calibration, probabilities), np.array(thresholds)
-    parity = Parity(
-        rows=len(rounded),
-        conversion=difference(asked, probabilities, (risk_scores(calibration, asked), scores), levels),
-        end_to_end=difference(exact, probabilities, (risk_scores(calibration, exact), scores), levels),
-    )
+    scores = risk_scores(calibration, asked), risk_scores(calibration, probabilities)
+    parity = parity_of(asked, probabilities, scores, np.array(thresholds))
     known = table.labels != UNLABELLED
     both = len(np.unique(table.labels[known])) == 2
     manifest = Manifest(
@@ -99,13 +94,13 @@ def accept(
 ) -> Located:
     """Adds the candidate to the store, whole or not at all, after loading it as the engine will.
 
-    Raises ModelError where conversion moves a probability by more than `tolerance`, or the engine would refuse it.
+    Raises ModelError where a probability moves by more than `tolerance`, or the engine would refuse it.
     """
-    found = candidate.parity.conversion
+    found = candidate.parity
     if not found.max <= tolerance:
         raise ModelError(
-            f"the conversion differs from the original by up to {found.max:.3g}, more than {tolerance:g}; "
-            f"{found.flipped_rows} of {candidate.parity.rows} rows would be decided otherwise"
+            f"the imported model differs from the original by up to {found.max:.3g}, more than {tolerance:g}; "
+            f"{found.flipped_rows} of {found.rows} rows would be decided otherwise"
         )
     manifest = candidate.manifest
     with TemporaryDirectory() as folder:

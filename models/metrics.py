@@ -45,8 +45,8 @@ def card_precision(
     """Card precision@100 and the best that it could be.
 
     Each day (UTC) the 100 cards with the highest probability of the day are looked at; counted is the share of them
-    with a fraud on that day, and the mean over all days taken. After Le Borgne et al., "Reproducible Machine Learning for
-    Credit Card Fraud Detection"; unlike there, cards found on an earlier day stay in.
+    with a fraud on that day, and the mean over all days taken. After Le Borgne et al., "Reproducible Machine Learning
+    for Credit Card Fraud Detection"; unlike there, cards found on an earlier day stay in.
     """
     found, possible = [], []
     days = times_ms // DAY_MS

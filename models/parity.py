@@ -20,35 +20,28 @@ class Pair(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     imported: float
 
 
-class Difference(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """|dp| over all rows, the rows that would be decided otherwise, and the rows farthest apart, the worst first."""
+class Parity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The imported model against the original on `rows` reference rows.
 
+    The original is given the float64 values of the file, the imported model the same as float32, as when it scores: so
+    rounding counts. |dp| over all rows, the rows that would be decided otherwise, and those farthest apart, the worst
+    first.
+    """
+
+    rows: int
     max: float
     p99: float
     flipped_rows: int
     worst: list[Pair]
 
 
-class Parity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The imported model against the original on `rows` reference rows.
-
-    `conversion`: both are given the same numbers, features as float32, as they are when they are scored. `end_to_end`:
-    the original is given the float64 values of the file, so that a value within float32 rounding of a split counts.
-    """
-
-    rows: int
-    conversion: Difference
-    end_to_end: Difference
-
-
-def difference(
-    original: NDArray[Any], imported: NDArray[Any], scores: tuple[Int64, Int64], thresholds: Int64
-) -> Difference:
+def parity_of(original: NDArray[Any], imported: NDArray[Any], scores: tuple[Int64, Int64], thresholds: Int64) -> Parity:
     """Compares probabilities [n], n >= 1, and the decisions that `thresholds` on their risk `scores` make of them."""
     apart = np.abs(original.astype(np.float64) - imported)
     codes = [np.searchsorted(thresholds, column, side="right") for column in scores]
     worst = np.argsort(-apart, kind="stable")[:WORST_ROWS]
-    return Difference(
+    return Parity(
+        rows=len(apart),
         max=float(apart.max()),
         p99=float(np.quantile(apart, 0.99)),
         flipped_rows=int(np.count_nonzero(codes[0] != codes[1])),

@@ -10,7 +10,7 @@ from engine.commands.options import config_option, json_option, print_json, requ
 from engine.errors import ConfigError
 
 if TYPE_CHECKING:
-    from models.parity import Difference, Parity
+    from models.parity import Parity
 
 
 @click.group()
@@ -75,13 +75,9 @@ def _names(path: Path) -> list[str]:
 
 def print_parity(parity: "Parity") -> None:
     """The report, as a person reads it."""
-    click.echo(f"{parity.rows:,} rows       max |dp|    p99 |dp|   decided otherwise")
-    _print_line("conversion", parity.conversion)
-    _print_line("end to end", parity.end_to_end)
-    for title, found in (("conversion", parity.conversion), ("end to end", parity.end_to_end)):
-        for pair in found.worst:
-            click.echo(f"{title}: row {pair.row}: original {pair.original:.9f}, imported {pair.imported:.9f}")
-
-
-def _print_line(title: str, found: "Difference") -> None:
-    click.echo(f"{title:<16} {found.max:>10.3g}  {found.p99:>10.3g}  {found.flipped_rows:>6} rows")
+    click.echo(
+        f"{parity.rows:,} rows: max |dp| {parity.max:.3g}, p99 |dp| {parity.p99:.3g}, "
+        f"{parity.flipped_rows:,} decided otherwise"
+    )
+    for pair in parity.worst:
+        click.echo(f"row {pair.row}: original {pair.original:.9f}, imported {pair.imported:.9f}")

@@ -1,7 +1,7 @@
 """Boosted trees as one ONNX node that decides every split as its library does.
 
-ONNX compares float32. A library that compares float64 needs its thresholds rounded so that the comparison of any
-float32 value gives the same answer; one that has float32 thresholds keeps them.
+ONNX compares float32. A library that compares float64 needs its thresholds rounded: how, depends on the values that it
+is asked with.
 """
 
 import numpy as np
@@ -14,12 +14,22 @@ OPSET = {"": 15, "ai.onnx.ml": 3}
 IR_VERSION = 8
 LESS_OR_EQUAL, LESS = "BRANCH_LEQ", "BRANCH_LT"
 _LEAF = "LEAF"
+_FLOAT32 = np.finfo(np.float32)
+
+
+def float32_nearest(threshold: float) -> float:
+    """The float32 nearest to t, for float64 values that are rounded likewise: x <= t stays true, x > t nearly always.
+
+    Decimals such as 12.35 are halfway between two that training saw, and so are their own thresholds: rounded down, t
+    would lie under the rounded x.
+    """
+    with np.errstate(over="ignore"):  # thresholds of 1e300 set nulls apart: the largest float32 does too
+        return float(np.clip(np.float32(threshold), _FLOAT32.min, _FLOAT32.max))
 
 
 def float32_not_above(threshold: float) -> float:
-    """The largest float32 not above t: for every float32 x, `x <= t` means the same for both."""
-    with np.errstate(over="ignore"):  # thresholds of 1e300 set nulls apart: the largest float32 does too
-        rounded = np.float32(threshold)
+    """The largest float32 not above t, for float32 values: `x <= t` means the same for both."""
+    rounded = np.float32(float32_nearest(threshold))
     return float(np.nextafter(rounded, np.float32(-np.inf)) if float(rounded) > threshold else rounded)
 
 
@@ -75,7 +85,7 @@ class Ensemble:
             class_treeids=leaf_trees,
             class_nodeids=leaf_nodes,
             class_ids=[0] * len(weights),
-            class_weights=weights,
+            class_weights=[float(weight) for weight in weights],
         )
         graph = helper.make_graph(
             [node, helper.make_node("Gather", ["both", "fraud"], [OUTPUT], axis=1, name="fraud_only")],

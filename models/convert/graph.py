@@ -1,5 +1,7 @@
 """ONNX graphs from elsewhere, brought into the one shape that is served."""
 
+from collections.abc import MutableSequence
+
 import onnx
 from onnx import TensorProto, helper
 
@@ -14,7 +16,7 @@ def as_scorer(model: onnx.ModelProto, columns: int) -> bytes:
     """The graph with one float32 input `features` [rows, columns] and one float32 output `probability` [rows].
 
     Taken is the output with the probability of fraud: the second column of two, or the only number of each row.
-    Maps of probabilities (ZipMap) and all else that nobody asks for are cut off. ModelError where the graph does not fit.
+    Maps of probabilities (ZipMap) and all else that nobody asks for are cut off. ModelError where that fails.
     """
     graph = model.graph
     source, type_ = _input(graph, columns)
@@ -31,13 +33,15 @@ def as_scorer(model: onnx.ModelProto, columns: int) -> bytes:
         _rename(node.output, probabilities, "asked")
     before = helper.make_node("Cast", [INPUT], ["served"], to=type_)
     after = [helper.make_node("Cast", ["asked"], ["single"], to=TensorProto.FLOAT)]
+    after.append(helper.make_node("Clip", ["single", "none", "all"], ["clipped"]))  # sums of shares pass 1 by rounding
     constants = list(graph.initializer)
+    constants += [helper.make_tensor(name, TensorProto.FLOAT, [], [at]) for name, at in (("none", 0.0), ("all", 1.0))]
     if columns_out == 2:
         constants.append(helper.make_tensor("fraud_column", TensorProto.INT64, [], [1]))
-        after.append(helper.make_node("Gather", ["single", "fraud_column"], [OUTPUT], axis=1))
+        after.append(helper.make_node("Gather", ["clipped", "fraud_column"], [OUTPUT], axis=1))
     else:
         constants.append(helper.make_tensor("flat", TensorProto.INT64, [1], [-1]))
-        after.append(helper.make_node("Reshape", ["single", "flat"], [OUTPUT]))
+        after.append(helper.make_node("Reshape", ["clipped", "flat"], [OUTPUT]))
     served = helper.make_model(
         helper.make_graph(
             _needed([before, *nodes, *after]),
@@ -95,7 +99,7 @@ def _described(value: onnx.ValueInfoProto) -> str:
     return f"{value.name} ({TensorProto.DataType.Name(tensor.elem_type).lower()} [{', '.join(sizes)}])"
 
 
-def _rename(names: "onnx.NodeProto.input", old: str, new: str) -> None:  # type: ignore[name-defined]
+def _rename(names: MutableSequence[str], old: str, new: str) -> None:
     for at, name in enumerate(names):
         if name == old:
             names[at] = new

@@ -1,6 +1,7 @@
 """LightGBM's text format: `booster.save_model("fraud.txt")`. Needs the `train` extra."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import lightgbm
 import numpy as np
 from numpy.typing import NDArray
 
-from models.convert.ensemble import LESS_OR_EQUAL, Ensemble, float32_not_above
+from models.convert.ensemble import LESS_OR_EQUAL, Ensemble, float32_nearest, float32_not_above
 from models.convert.original import Original
 from models.errors import ModelError
 
@@ -27,8 +28,8 @@ def read_lightgbm(path: Path) -> Original:
     return lightgbm_original(booster)
 
 
-def lightgbm_original(booster: Any, positive_weight: float = 1.0) -> Original:
-    """A booster as it predicts, less the weight that its positives had in training.
+def lightgbm_original(booster: Any, positive_weight: float = 1.0, *, float32: bool = False) -> Original:
+    """A booster as it predicts, less the weight that its positives had in training; `float32`: trained on such values.
 
     Weighting positives by w multiplies the odds that the booster learns by w; taking log(w) off its raw score undoes
     that (King and Zeng 2001, "Logistic Regression in Rare Events Data", on prior correction).
@@ -50,10 +51,16 @@ def lightgbm_original(booster: Any, positive_weight: float = 1.0) -> Original:
         raw: Float64 = booster.predict(rows, raw_score=True)
         return 1 / (1 + np.exp(-(raw + base)))
 
-    return Original("lightgbm", names, predict, _ensemble(tree, base).to_onnx(len(names)), LIBRARIES)
+    return Original(
+        "lightgbm",
+        names,
+        predict,
+        _ensemble(tree, base, float32_not_above if float32 else float32_nearest).to_onnx(len(names)),
+        LIBRARIES,
+    )
 
 
-def _ensemble(model: dict[str, Any], base: float) -> Ensemble:
+def _ensemble(model: dict[str, Any], base: float, rounded: Callable[[float], float]) -> Ensemble:
     ensemble = Ensemble(LESS_OR_EQUAL, base)
     for number, tree in enumerate(model["tree_info"]):
         waiting, named = [(0, tree["tree_structure"])], 1
@@ -67,7 +74,7 @@ def _ensemble(model: dict[str, Any], base: float) -> Ensemble:
                 number,
                 node,
                 column=part["split_feature"],
-                threshold=_threshold(part, model["feature_names"]),
+                threshold=rounded(_threshold(part, model["feature_names"])),
                 true=named,
                 false=named + 1,
                 null_is_true=_null_is_true(part),
@@ -87,7 +94,7 @@ def _threshold(split: dict[str, Any], names: list[str]) -> float:
         raise ModelError(
             f"the LightGBM model splits {names[split['split_feature']]} by category, but features are numbers"
         )
-    return float32_not_above(split["threshold"])
+    return float(split["threshold"])
 
 
 def _null_is_true(split: dict[str, Any]) -> bool:

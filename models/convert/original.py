@@ -17,8 +17,8 @@ class Original:
 
     `features` are the names of its inputs, in its own order. `predict` takes rows [n, features] in that order, NaN for
     null, and gives the probabilities [n] of fraud that the library itself computes; ValueError for rows that it
-    refuses. `onnx` is a graph from float32 `features` [rows, features] to float32 `probability` [rows]. `libraries` are the
-    distributions that made both.
+    refuses. `onnx` is a graph from float32 `features` [rows, features] to float32 `probability` [rows]. `libraries` are
+    the distributions that made both.
     """
 
     format: str

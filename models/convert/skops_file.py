@@ -1,7 +1,7 @@
 """scikit-learn pipelines, in the format of skops: `skops.io.dump(pipeline, "fraud.skops")`. Needs the `train` extra.
 
-A skops file is data: the names of types with their values. Nothing is unpickled, and types that skops does not trust are
-refused. It does not trust trees, arrays of node numbers that scikit-learn follows without a look: these are checked.
+A skops file is data: the names of types with their values. Nothing is unpickled, and types that skops does not trust
+are refused. It does not trust trees, arrays of node numbers that scikit-learn follows blindly: these are checked.
 """
 
 import warnings
@@ -27,7 +27,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.tree._tree import Tree
 from skops.io.exceptions import UntrustedTypesFoundException
 
-from models.convert.ensemble import IR_VERSION, LESS_OR_EQUAL, OPSET, Ensemble, float32_not_above
+from models.convert.ensemble import IR_VERSION, LESS_OR_EQUAL, OPSET, Ensemble, float32_nearest
 from models.convert.graph import as_scorer
 from models.convert.original import Original
 from models.errors import ModelError
@@ -112,7 +112,7 @@ def _hist_gradient_boosting(model: Any) -> onnx.ModelProto:
                 number,
                 at,
                 column=int(node["feature_idx"]),
-                threshold=float32_not_above(float(node["num_threshold"])),
+                threshold=float32_nearest(float(node["num_threshold"])),
                 true=int(node["left"]),
                 false=int(node["right"]),
                 null_is_true=bool(node["missing_go_to_left"]),
