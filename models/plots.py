@@ -17,14 +17,14 @@ _BINS = np.linspace(0, 1, 51)
 
 def plot_precision_recall(path: Path, labels: Int8, models: Probabilities) -> None:
     """Precision over recall of each model by its title, all on the same rows [n]."""
-    figure = Figure(figsize=(6.4, 4.8), layout="constrained")
+    figure = Figure(figsize=(6.4, 6.0), layout="constrained")
     axes = figure.add_subplot()
     for title, probabilities in models.items():
         precision, recall, _ = precision_recall_curve(labels, probabilities)
         axes.plot(recall, precision, label=f"{title}, AP {average_precision_score(labels, probabilities):.3f}")
     axes.axhline(labels.mean(), color="grey", linewidth=1, linestyle=":", label=f"by chance, AP {labels.mean():.3f}")
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
-    axes.legend(loc="lower left")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), fontsize="small")
     figure.savefig(path, dpi=120)
 
 
