@@ -6,8 +6,8 @@ start ----> wait_ready ----> samples, check ... ----> stop (SIGTERM: drains)
 """
 
 import http.client
+import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -19,14 +19,18 @@ from types import TracebackType
 from typing import NoReturn, Self
 
 from engine.errors import ConfigError, FatalError, FencedError, RetriableError
+from engine.observe.server import LISTENING
 
 HOST = "127.0.0.1"
+# The system chooses the port: one that was chosen here might be anybody's by the time that the worker wants it.
+LISTEN = f"{HOST}:0"
 READY_POLL_S = 0.05
 # The first start on a machine compiles the kernels.
 READY_DEADLINE_S = 300.0
 STOP_DEADLINE_S = 60.0
 ANSWER_TIMEOUT_S = 5.0
 
+_SAID = re.compile(rf"{LISTENING}.*{re.escape(HOST)}:(\d+)".encode())
 _ERRORS = {error.exit_code: error for error in (ConfigError, RetriableError, FencedError, FatalError)}
 
 
@@ -34,16 +38,17 @@ class WorkerProcess:
     """`tidegate run` as a child. Leaving the block stops it, and kills it where an exception leaves."""
 
     def __init__(self, config_text: str, folder: Path, bootstrap: str, environment: Mapping[str, str]) -> None:
-        """Starts it, with configuration and log in `folder` and the admin endpoint on a free port."""
+        """Starts it, with configuration and log in `folder`."""
         self.log_file = folder / "worker.log"
         config_file = folder / "tidegate.toml"
         config_file.write_text(config_text, "utf-8")
-        self._port = _free_port()
+        self._port: int | None = None
         arguments = ["run", "--config", str(config_file), "--bootstrap", bootstrap]
         with self.log_file.open("ab") as log:
+            self._log_start = log.tell()
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "engine.child", *arguments],
-                env={**environment, "TIDEGATE__OBSERVE__LISTEN": f"{HOST}:{self._port}"},
+                env={**environment, "TIDEGATE__OBSERVE__LISTEN": LISTEN},
                 # Never written to: it ends when we do, and so tells the worker.
                 stdin=subprocess.PIPE,
                 stdout=log,
@@ -112,6 +117,8 @@ class WorkerProcess:
         self._process.wait()
 
     def _get(self, path: str) -> tuple[int, str]:
+        if self._port is None:
+            self._port = port_said(self.log_file, self._log_start)
         # Not urllib, which would ask a proxy.
         with closing(http.client.HTTPConnection(HOST, self._port, timeout=ANSWER_TIMEOUT_S)) as connection:
             connection.request("GET", path)
@@ -143,8 +150,11 @@ class WorkerProcess:
             self._process.stdin.close()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-    return port
+def port_said(log_file: Path, start: int) -> int:
+    """Where a worker listens that wrote its log from byte `start` on; ConnectionRefusedError before it does."""
+    with log_file.open("rb") as log:
+        log.seek(start)
+        said = _SAID.search(log.read())
+    if said is None:
+        raise ConnectionRefusedError
+    return int(said[1])

@@ -1,5 +1,6 @@
 """One worker with everything around it: logs, admin endpoint, connections, the loop."""
 
+import logging
 import threading
 from contextlib import ExitStack, closing
 
@@ -14,7 +15,7 @@ from engine.kafka.offsets import ask_committed
 from engine.kafka.reach import Reach
 from engine.kafka.topics import cluster_identity
 from engine.observe.logs import set_up_logs
-from engine.observe.server import AdminServer
+from engine.observe.server import LISTENING, AdminServer
 from engine.pipeline import Pipeline
 from engine.state.checkpoints import Checkpoints
 from engine.state.damage import DamageError
@@ -22,6 +23,8 @@ from engine.state.manifest import Manifest
 from engine.state.peek import read_header
 from engine.upkeep import checkpoints_of
 from engine.worker import Worker
+
+_log = logging.getLogger("tidegate.serve")
 
 
 def connected(
@@ -77,7 +80,8 @@ def serve(config: Config, stop: threading.Event, *, accept_cold_state: bool = Fa
                 "broker_up": metrics.broker_up,
             }
 
-        resources_open.enter_context(AdminServer(config.observe.address, metrics, alive, ready))
+        admin = resources_open.enter_context(AdminServer(config.observe.address, metrics, alive, ready))
+        _log.info(LISTENING, extra={"address": f"{config.observe.address[0]}:{admin.port}"})
         worker.run()
 
 

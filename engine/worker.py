@@ -62,6 +62,8 @@ class Worker:
     _expected: tuple[int, list[dict[int, int]]] | None = None
     _status_at: float = 0.0
     _missing_since: float | None = None
+    # Where `progress` ended when following began: before that was read, it is not known what is committed.
+    _journal_end: int = 0
 
     def __post_init__(self) -> None:
         self.flusher = Flusher(self.pipeline, self.config.state, self.clock, self.checkpoints)
@@ -128,6 +130,7 @@ class Worker:
             # Made anew, or retention took what follows: the numbers are those of the first record that there is.
             _log.warning("progress is not there", extra={"offset": offset, "first": first, "end": end})
             commits, offset = 0, first
+        self._journal_end = end
         self.follower.start(position, commits, offset)
 
     def _plan(self, committed: dict[int, int], bounds: dict[int, tuple[int, int]]) -> Plan:
@@ -185,7 +188,7 @@ class Worker:
             busy = self.follower.remaining > 0
             self.follower.hear(0.0 if busy else IDLE_S)
             taken = self.follower.take(IDLE_S)
-            self.ready = self.follower.remaining == 0
+            self.ready = self.follower.remaining == 0 and self.journal.has_reached(self._journal_end)
             self._keep(taken)
             self._note_standby("standby" if self.ready else "replaying")
             yield

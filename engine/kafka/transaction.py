@@ -169,16 +169,18 @@ class ExactlyOnce:
         self._producer.send_offsets_to_transaction(offsets, self._lease.metadata(self._tenure), timeout_s)
 
     def _write_anew(self, outbox: Outbox) -> None:
-        """Aborts the transaction, and queues its outputs in the next one. As long as the lease is held."""
+        """Aborts the transaction, and queues its outputs in the next one. As long as the lease is held.
+
+        Never asks twice, nor lets the library do so: an abort that is under way still would end the next transaction.
+        """
         self._still_ours()
         broken = self._connection.broken
         try:
-            self._again(self._producer.abort_transaction)
+            self._producer.abort_transaction(CALL_TIMEOUT_S)
         except KafkaException as error:
             raise RetriableError(f"the transaction was not aborted: {error.args[0].str()}") from error
         outbox.serve()
         if self._connection.broken != broken:
-            # Sent again, the abort may come late, and end the next transaction.
             raise RetriableError("the transaction was not aborted for sure: a connection broke meanwhile")
         self._begun = False
         for outputs in self._kept:

@@ -13,6 +13,9 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 from engine.errors import ConfigError
 from engine.observe.metrics import Metrics, MetricsCollector
 
+# What the log says, with the address, once it serves.
+LISTENING = "admin endpoint listening"
+
 Health = Callable[[], tuple[bool, dict[str, object]]]
 
 

@@ -17,7 +17,7 @@ from loadtest.chaos.director import Director
 from loadtest.chaos.feed import Feed
 from loadtest.chaos.offline import Offline
 from loadtest.chaos.probe import Probe
-from loadtest.chaos.worker import HOST, Worker, plain_environment
+from loadtest.chaos.worker import LISTEN, Worker, plain_environment
 from loadtest.errors import LoadTestError
 from loadtest.reference import read_profile
 from loadtest.settings import DAY_S
@@ -105,7 +105,7 @@ def _worker(folder: Path, application: Application, profile: Mapping[str, Any], 
     tables = {
         **setting.engine,
         "kafka": {**setting.engine.get("kafka", {}), "replication": setting.nodes},
-        "observe": {"listen": f"{HOST}:{worker.port}", "log_format": "json"},
+        "observe": {"listen": LISTEN, "log_format": "json"},
     }
     worker.config_file.write_text(application.config_text(profile, **tables), "utf-8")
     return worker

@@ -3,8 +3,8 @@
 import http.client
 import json
 import os
+import re
 import signal
-import socket
 import subprocess
 import sys
 from contextlib import closing
@@ -14,6 +14,9 @@ from typing import NamedTuple
 from loadtest.errors import LoadTestError
 
 HOST = "127.0.0.1"
+# The system chooses the port, another at every start; the log says which.
+LISTEN = f"{HOST}:0"
+LISTENS = re.compile(rb"admin endpoint listening.*127\.0\.0\.1:(\d+)")
 ANSWER_TIMEOUT_S = 2.0
 END_TIMEOUT_S = 60.0
 LOG_LINES_SHOWN = 15
@@ -37,7 +40,8 @@ class Worker:
         self.name = folder.name
         self.config_file = folder / "tidegate.toml"
         self.log_file = folder / "worker.log"
-        self.port = _free_port()
+        self._port: int | None = None
+        self._log_start = 0
         self.frozen = False
         self.bootstrap = bootstrap
         self._process: subprocess.Popen[bytes] | None = None
@@ -46,6 +50,7 @@ class Worker:
         """Starts the process, after which it takes some seconds until it is ready."""
         arguments = ["run", "--config", str(self.config_file), "--bootstrap", self.bootstrap]
         with self.log_file.open("ab") as log:
+            self._port, self._log_start = None, log.tell()
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "engine.child", *arguments],
                 env=plain_environment(),
@@ -70,13 +75,23 @@ class Worker:
         """What it says at `/readyz`: nothing while it starts, is frozen, or is gone."""
         if not self.running or self.frozen:
             return Health()
+        if self._port is None and (said := LISTENS.search(self._log())):
+            self._port = int(said[1])
+        if self._port is None:
+            return Health()
         try:
-            with closing(http.client.HTTPConnection(HOST, self.port, timeout=ANSWER_TIMEOUT_S)) as connection:
+            with closing(http.client.HTTPConnection(HOST, self._port, timeout=ANSWER_TIMEOUT_S)) as connection:
                 connection.request("GET", "/readyz")
                 answer = connection.getresponse()
                 return Health(json.loads(answer.read())["role"], answer.status == http.client.OK)
         except OSError:
             return Health()  # not listening yet, or not any more
+
+    def _log(self) -> bytes:
+        """What this process has logged."""
+        with self.log_file.open("rb") as log:
+            log.seek(self._log_start)
+            return log.read()
 
     def kill(self) -> None:
         """SIGKILL, as a crash would; returns once it is gone."""
@@ -133,10 +148,3 @@ class Worker:
 def plain_environment() -> dict[str, str]:
     """Ours, without what would override the configuration under test."""
     return {name: value for name, value in os.environ.items() if not name.startswith(OVERRIDES)}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-    return port

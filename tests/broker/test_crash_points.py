@@ -51,9 +51,8 @@ OFTEN = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the first worker ended, and what is otherwise than without it; small, since all are kept to the end."""
+    """What is otherwise than without the death; small, since all are kept to the end."""
 
-    exit_code: int
     decisions: int
     problems: list[str]
 
@@ -70,7 +69,6 @@ def outcomes(
 @pytest.mark.parametrize(("point", "hit"), CASES)
 def test_dying_there_changes_nothing(outcomes: dict[tuple[str, int], Future[Outcome]], point: str, hit: int) -> None:
     found = outcomes[point, hit].result()
-    assert found.exit_code == EXIT_CODE, "the point was not reached"
     assert found.decisions > EVENTS // 2
     assert found.problems == []
 
@@ -80,23 +78,22 @@ def _run(bootstrap: str, folder: Path, topics: TopicFactory, point: str, hit: in
     (folder / "other").mkdir()
     other = replace(application, folder=folder / "other")
     scene = _dies_on_the_way if point in TAKE_OVER else _dies_as_owner
-    last, exit_code = scene(application, other, point, hit)
-    decisions, problems = judged(application, last.header().vector)
-    return Outcome(exit_code, decisions, problems)
+    last = scene(application, other, point, hit)
+    return Outcome(*judged(application, last.header().vector))
 
 
-def _dies_as_owner(application: Application, other: Application, point: str, hit: int) -> tuple[Application, int]:
-    """Whose state is the last one, and how the first worker ended."""
+def _dies_as_owner(application: Application, other: Application, point: str, hit: int) -> Application:
+    """Whose state is the last one."""
     with _dying(application, point, hit) as dying:
         dying.wait_ready(threading.Event())
         wait_active(dying)
         # The standby is there before anything can happen.
         with other.worker(active=False, **OFTEN) as standby:
             _feed_until_dead(application, dying, *crash_traffic(hit, EVENTS))
-            exit_code = dying.ended(GIVE_UP_S)
+            dying.wait_dead(GIVE_UP_S)
             application.wait_committed(standby)
             standby.stop()
-    return other, exit_code
+    return other
 
 
 def _feed_until_dead(application: Application, dying: "_Dying", *columns: Sequence[Any]) -> None:
@@ -110,7 +107,7 @@ def _feed_until_dead(application: Application, dying: "_Dying", *columns: Sequen
         application.produce(*(column[start : start + PIECE] for column in columns))
 
 
-def _dies_on_the_way(application: Application, other: Application, point: str, hit: int) -> tuple[Application, int]:
+def _dies_on_the_way(application: Application, other: Application, point: str, hit: int) -> Application:
     """The same of a standby. The second time, it takes over because it was fenced while it decided."""
     before, meanwhile, after = _thirds(hit)
     with other.worker(**OFTEN) as first, _dying(application, point, hit) as dying:
@@ -123,13 +120,13 @@ def _dies_on_the_way(application: Application, other: Application, point: str, h
                 wait_active(dying)
                 _fence(application)
         application.produce(*meanwhile)
-        exit_code = dying.ended(GIVE_UP_S)
+        dying.wait_dead(GIVE_UP_S)
         with application.worker(active=False, **OFTEN) as successor:
             first.stop()
             application.produce(*after)
             application.wait_committed(successor)
             successor.stop()
-    return application, exit_code
+    return application
 
 
 def _thirds(seed: int) -> list[tuple[list[bytes | None], list[bytes | None], list[int]]]:
@@ -145,10 +142,11 @@ def _fence(application: Application) -> None:
 
 
 class _Dying(WorkerProcess):
-    """Expected to end by itself."""
+    """Expected to end by itself, at the point."""
 
-    def ended(self, timeout_s: float) -> int:
-        return self._process.wait(timeout_s)
+    def wait_dead(self, timeout_s: float) -> None:
+        exit_code = self._process.wait(timeout_s)
+        assert exit_code == EXIT_CODE, f"the point was not reached: exit code {exit_code}, {self._last_words()}"
 
     def ends_within(self, timeout_s: float) -> bool:
         try:

@@ -119,6 +119,25 @@ def outputs_not_written_anew(patch: Patch) -> None:
     patch.setattr(ExactlyOnce, "_write_anew", empty)
 
 
+def abort_asked_twice(patch: Patch) -> None:
+    """A transaction is written anew after an abort that got no answer the first time."""
+    anew = ExactlyOnce._write_anew
+
+    def stubborn(delivery: ExactlyOnce, outbox: Outbox) -> None:
+        abort = delivery._producer.abort_transaction
+
+        def until_it_is_answered(timeout_s: float) -> None:
+            delivery._again(abort)
+
+        delivery._producer.abort_transaction = until_it_is_answered
+        try:
+            anew(delivery, outbox)
+        finally:
+            delivery._producer.abort_transaction = abort
+
+    patch.setattr(ExactlyOnce, "_write_anew", stubborn)
+
+
 def replay_beyond_committed(patch: Patch) -> None:
     """A replay takes everything that has arrived."""
     drain = Follower._drain
@@ -261,6 +280,7 @@ EXACTLY_ONCE = (
     Planted(doubt_taken_for_commit, {"abortable": 0.2}),
     Planted(broken_connection_ignored, {"repeated request": 0.5}),
     Planted(outputs_not_written_anew, {"overtaken": 0.3}),
+    Planted(abort_asked_twice, {"overtaken": 0.6, "late request": 0.9}),
     Planted(replay_beyond_committed),
     Planted(replay_short_of_committed),
     Planted(part_of_a_batch_lost),

@@ -120,6 +120,8 @@ class Simulation:
             self._send()
         self._settle()
         self._drain()
+        # The markers of the last transaction may still be on their way.
+        self.cluster.clock.advance(2 * self.cluster.faults.late_s)
         problems = Checks(self).problems()
         ended = Counter(how.partition(":")[0] for machine in self.machines for how in machine.ended)
         commits = len(self.committed("progress"))
