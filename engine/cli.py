@@ -58,7 +58,6 @@ def main() -> None:
 main.add_command(replay)
 main.add_command(features)
 main.add_command(state)
-main.add_command(models)
 main.add_command(dlq)
 main.add_command(models)
 
