@@ -60,9 +60,9 @@ def read_labelled(path: Path, names: Sequence[str], card_column: str) -> Labelle
             return LabelledRows(
                 features=table.features[known],
                 labels=labels,
-                cards=_codes(file.read(columns=[card_column])[card_column])[known] if card_column in columns else None,
-                times_ms=read_column(file, TIME)[known].astype(np.int64) if TIME in columns else None,
-                amounts=read_column(file, AMOUNT)[known].astype(np.float64) if AMOUNT in columns else None,
+                cards=_cards(file, card_column, known) if card_column in columns else None,
+                times_ms=_whole(file, TIME, known, path).astype(np.int64) if TIME in columns else None,
+                amounts=_whole(file, AMOUNT, known, path) if AMOUNT in columns else None,
                 unlabelled=int(np.count_nonzero(~known)),
                 sha256=table.sha256,
             )
@@ -83,11 +83,20 @@ def _found(labels: Int8) -> str:
     return ", ".join(f"{count:,} rows with {label}" for label, count in counts) or "it has no label"
 
 
-def _codes(column: Any) -> Int64:
-    """Values of any type [n] as their places among the sorted values that occur."""
-    encoded = column.combine_chunks().dictionary_encode()
-    places = np.empty(len(encoded.dictionary) + 1, np.int64)
-    places[pc.sort_indices(encoded.dictionary).to_numpy()] = np.arange(len(encoded.dictionary))
-    places[-1] = NO_CARD
-    at: Int64 = pc.fill_null(pc.cast(encoded.indices, pa.int64()), NO_CARD).to_numpy(zero_copy_only=False)
+def _whole(file: pq.ParquetFile, name: str, known: NDArray[np.bool_], path: Path) -> Float64:
+    """A column of numbers of the known rows; ModelError where it has nulls."""
+    values: Float64 = read_column(file, name)[known].astype(np.float64)
+    if np.isnan(values).any():
+        raise ModelError(f"{path} has labelled rows without {name}")
+    return values
+
+
+def _cards(file: pq.ParquetFile, name: str, known: NDArray[np.bool_]) -> Int64:
+    """Values of any type as their places among the sorted values of the known rows, NO_CARD for null."""
+    column = file.read(columns=[name])[name].filter(pa.array(known)).combine_chunks().dictionary_encode()
+    values = column.dictionary
+    # One place more than there are values, which -1 finds from the end.
+    places = np.full(len(values) + 1, NO_CARD)
+    places[pc.sort_indices(values).to_numpy()] = np.arange(len(values))
+    at: NDArray[np.int32] = pc.fill_null(column.indices, NO_CARD).to_numpy()
     return places[at]
