@@ -7,7 +7,6 @@ Worse counts only beyond noise. A figure fails where 95 % of the resampled diffe
                                                -margin   0
 """
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -52,7 +51,7 @@ class Terms:
     tolerance: float = 1e-5
     slower_max: float = 2.0
     frauds_min: int = 30
-    without: Collection[str] = ()
+    without: tuple[str, ...] = ()
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,6 +88,7 @@ class Promotion(msgspec.Struct, frozen=True, kw_only=True):
     passed: bool
     challenger: Contender
     champion: Contender
+    terms: Terms
     table_sha256: str
     rows: int
     unlabelled: int
@@ -117,6 +117,7 @@ def judge(contest: Contest, terms: Terms, seconds: tuple[float, float] | None) -
         passed=all(check.verdict not in ("failed", "not made") for check in ordered),
         challenger=Contender(model=contest.challenger.reference, sha256=contest.challenger.model.sha256),
         champion=Contender(model=contest.champion.reference, sha256=contest.champion.model.sha256),
+        terms=terms,
         table_sha256=rows.sha256,
         rows=len(rows.labels),
         unlabelled=rows.unlabelled,

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from models.contest import Contest
+from models.labelled import AMOUNT
 from models.plots import plot_precision_recall, plot_scores
 from models.promotion import LESS_IS_BETTER, Check, Promotion
 
@@ -47,6 +48,8 @@ def markdown(result: Promotion) -> str:
         f"| {_difference(check)} | {check.verdict} | {check.detail} |"
         for check in result.checks
     ]
+    terms = result.terms
+    lost = AMOUNT if terms.cost_fraud is None else f"{AMOUNT}, or {terms.cost_fraud:g} where the table has none"
     text = f"""# {result.challenger.model} against {result.champion.model}
 
 **{conclusion(result)}**
@@ -55,10 +58,10 @@ def markdown(result: Promotion) -> str:
 | --- | --- | --- | --- | --- | --- | --- |
 {chr(10).join(table)}
 
-Recall is that at 0.1 % false positives; card precision is the share of frauds among the 100 cards looked at each day;
-cost is in major units for all rows; parity is the greatest difference of a probability from the original's; latency is
-the median time of 256 rows in milliseconds. The intervals are those of {result.resamples} resamples of
-{result.units:,} {result.resampled}, each judged for both models.
+Recall is that at 0.1 % false positives; card precision is the share of cards with a fraud among the 100 that are looked
+at each day; cost is in major units for all rows; parity is the greatest difference of a probability from the original's;
+latency is the median time of 256 rows in milliseconds. The intervals hold 95 % of {result.resamples} draws of
+{result.units:,} {result.resampled}, on each of which both models were judged.
 
 | | |
 | --- | --- |
@@ -66,6 +69,9 @@ the median time of 256 rows in milliseconds. The intervals are those of {result.
 | table | sha256 {result.table_sha256} |
 | challenger | {result.challenger.model}, sha256 {result.challenger.sha256} |
 | champion | {result.champion.model}, sha256 {result.champion.sha256} |
+| approved | risk scores below {terms.challenge} |
+| cost | {terms.cost_alert:g} for an event not approved, for a missed fraud {lost} |
+| margins | {terms.margin:g} of rates, {terms.cost_margin:g} of the cost |
 
 """
     notes = "".join(f"Note: {note}.\n\n" for note in result.notes)

@@ -353,6 +353,7 @@ def test_the_report_has_every_check_and_both_pictures(folder: Path) -> None:
     auc = result.checks[0]
     assert f"| auc | {auc.challenger:.4f} | {auc.champion:.4f} | at least {auc.limit:.4f} | " in report
     assert result.table_sha256 in report
+    assert "| approved | risk scores below 500 |\n| cost | 5 for an event not approved, " in report
     for picture in ("precision-recall.png", "scores.png"):
         assert f"]({picture})" in report
         assert (folder / "out" / "report" / picture).read_bytes().startswith(b"\x89PNG")
