@@ -59,8 +59,8 @@ def markdown(result: Promotion) -> str:
 {chr(10).join(table)}
 
 Recall is that at 0.1 % false positives; card precision is the share of cards with a fraud among the 100 that are looked
-at each day; cost is in major units for all rows; parity is the greatest difference of a probability from the original's;
-latency is the median time of 256 rows in milliseconds. The intervals hold 95 % of {result.resamples} draws of
+at each day; cost is in major units for all rows; parity is the greatest difference of a probability from that of the
+original; latency is the median time of 256 rows in milliseconds. The intervals hold 95 % of {result.resamples} draws of
 {result.units:,} {result.resampled}, on each of which both models were judged.
 
 | | |
@@ -70,7 +70,7 @@ latency is the median time of 256 rows in milliseconds. The intervals hold 95 % 
 | challenger | {result.challenger.model}, sha256 {result.challenger.sha256} |
 | champion | {result.champion.model}, sha256 {result.champion.sha256} |
 | approved | risk scores below {terms.challenge} |
-| cost | {terms.cost_alert:g} for an event not approved, for a missed fraud {lost} |
+| costs | {terms.cost_alert:g} for an event not approved, for a missed fraud {lost} |
 | margins | {terms.margin:g} of rates, {terms.cost_margin:g} of the cost |
 
 """

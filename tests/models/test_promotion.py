@@ -17,12 +17,14 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 import models.latency
 from engine.commands import model_gate
-from models.calibration import Calibration
+from engine.config import Policy
+from engine.decide import ThresholdPolicy
+from models.calibration import Calibration, risk_scores
 from models.contest import Contest, hold
 from models.manifest import Import, Manifest, read_manifest
 from models.metrics import card_precision, recall_at
 from models.parity import Parity
-from models.promotion import CHECKS, FIGURES, Check, Promotion, Terms, judge, not_worse
+from models.promotion import CHECKS, FIGURES, Check, Promotion, Terms, costs_of, judge, not_worse
 from models.promotion_report import conclusion
 from models.runtime import load_model
 from models.store import MANIFEST_FILE, MODEL_FILE, Located, publish
@@ -322,6 +324,20 @@ def test_without_amounts_a_fraud_costs_what_is_said(folder: Path) -> None:
     assert cost_of(fixed).champion == pytest.approx(70.0 * missed)
 
 
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_an_alert_is_what_a_worker_would_not_approve(folder: Path, calibrated: bool) -> None:
+    calibration = Calibration(probabilities=[0.0, 0.2, 1.0], risk_scores=[0.0, 500.0, 1000.0], rows=1, genuine=True)
+    reference = variant(folder, 3, lambda manifest: {"calibration": calibration}) if calibrated else GOOD
+    held = contest(folder, reference)
+    side = held.challenger
+    scores = risk_scores(side.model.manifest.calibration, side.probabilities)
+    for challenge in np.unique(scores)[1::20].tolist():
+        policy = ThresholdPolicy(Policy(challenge=challenge, review=1000, decline=1001), side.model)
+        decided = policy.decide(side.probabilities, np.zeros((len(scores), len(DEFINITIONS))))
+        costs = costs_of(side, held.rows, Terms(challenge=challenge, cost_alert=1e9))
+        assert (costs == 1e9).tolist() == (decided.codes > 0).tolist()
+
+
 def test_a_refunded_fraud_earns_nothing(folder: Path) -> None:
     held = contest(folder)
     held = replace(held, rows=replace(held.rows, amounts=-held.rows.amounts))
@@ -353,7 +369,7 @@ def test_the_report_has_every_check_and_both_pictures(folder: Path) -> None:
     auc = result.checks[0]
     assert f"| auc | {auc.challenger:.4f} | {auc.champion:.4f} | at least {auc.limit:.4f} | " in report
     assert result.table_sha256 in report
-    assert "| approved | risk scores below 500 |\n| cost | 5 for an event not approved, " in report
+    assert "| approved | risk scores below 500 |\n| costs | 5 for an event not approved, " in report
     for picture in ("precision-recall.png", "scores.png"):
         assert f"]({picture})" in report
         assert (folder / "out" / "report" / picture).read_bytes().startswith(b"\x89PNG")
