@@ -19,6 +19,9 @@ import models.latency
 from engine.commands import model_gate
 from engine.config import Policy
 from engine.decide import ThresholdPolicy
+from loadtest.render import render
+from loadtest.settings import TrafficSettings
+from loadtest.traffic import generate
 from models.calibration import Calibration, risk_scores
 from models.contest import Contest, hold
 from models.manifest import Import, Manifest, read_manifest
@@ -380,6 +383,28 @@ def test_a_report_that_cannot_be_written_is_said(folder: Path) -> None:
     ended = gate(GOOD, "--report", "taken")
     assert ended.exit_code == 2
     assert refused(ended) == "tidegate: --report taken cannot be written: File exists"
+
+
+def test_what_backfill_writes_is_what_it_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TIDEGATE_CONFIG", raising=False)
+    take(monkeypatch, 0.001, 0.001)
+    traffic = generate(TrafficSettings(seed=3), 6_000)
+    values = render(traffic)
+    labels = [
+        {"event_id": orjson.loads(value)["event_id"], "label": int(kind > 0), "labelled_at": "2025-01-02"}
+        for value, kind in zip(values, traffic.attack_kinds, strict=True)
+    ]
+    Path("events.jsonl").write_bytes(b"\n".join(values))
+    Path("labels.jsonl").write_bytes(b"\n".join(map(orjson.dumps, labels[:5_000])))
+    arguments = ("--labels", "labels.jsonl", "--as-of", "2025-01-03", "--keys", "--out", "labelled.parquet")
+    assert invoke("features", "backfill", "events.jsonl", *arguments).exit_code == 0
+    code, result = result_of("demo@champion", "--frauds-min", "1")
+    assert conclusion(result) == "demo/1 passed"
+    assert (code, result.challenger.model, result.rows, result.unlabelled) == (0, "demo/1", 5_000, 1_000)
+    assert result.frauds == sum(label["label"] for label in labels[:5_000])
+    assert result.resampled == "cards"
+    assert set(verdicts(result).values()) == {"passed", "not needed"}
 
 
 # --- wrong arguments, unusable data ----------------------------------------------------------------------------
