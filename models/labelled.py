@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from models.errors import ModelError
+from models.errors import ModelError, one_line
 from models.table import UNLABELLED, read_column, read_table
 
 Float32 = NDArray[np.float32]
@@ -67,7 +67,7 @@ def read_labelled(path: Path, names: Sequence[str], card_column: str) -> Labelle
                 sha256=table.sha256,
             )
     except (pa.ArrowException, OSError) as error:
-        raise ModelError(f"{path} cannot be read as Parquet: {error}") from error
+        raise ModelError(f"{path} cannot be read as Parquet: {one_line(str(error))}") from error
 
 
 def _check_numbers(schema: Any, names: Sequence[str], path: Path) -> None:
