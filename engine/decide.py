@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.config import Policy
+from models.calibration import risk_scores
 from models.explain import ABOVE, NO_REASON, explain, reason_text
 from models.runtime import Model
 
 DECISIONS = ("approve", "challenge", "review", "decline")
-RISK_SCORE_MAX = 1000
 # Any value lies in one half of the reference, so that three reasons are always found among three or more aggregates.
 TAIL_SHARE_MAX = 0.5
 
@@ -40,7 +40,7 @@ class Decisions:
 
 
 class ThresholdPolicy:
-    """Decides by the risk score alone: the probability in thousandths."""
+    """Decides by the risk score alone, which is the probability as the model's calibration has it."""
 
     def __init__(self, settings: Policy, model: Model) -> None:
         self._thresholds = np.array([settings.challenge, settings.review, settings.decline])
@@ -48,11 +48,11 @@ class ThresholdPolicy:
 
     def decide(self, probabilities: NDArray[np.float32], values: NDArray[np.float64]) -> Decisions:
         """Decides for `probabilities[n]`; `values[n, columns]` are the features, from which reasons are taken."""
-        risk_scores = np.rint(probabilities.astype(np.float64) * RISK_SCORE_MAX).astype(np.int64)
-        codes = np.searchsorted(self._thresholds, risk_scores, side="right")
+        scores = risk_scores(self._model.manifest.calibration, probabilities)
+        codes = np.searchsorted(self._thresholds, scores, side="right")
         flagged = np.flatnonzero(codes)
         reasons = self._reasons(values[flagged]) if len(flagged) else []
-        return Decisions(codes, risk_scores, probabilities, flagged, reasons)
+        return Decisions(codes, scores, probabilities, flagged, reasons)
 
     def _reasons(self, values: NDArray[np.float64]) -> list[list[Reason]]:
         found = explain(self._model.manifest, values[:, self._model.columns], TAIL_SHARE_MAX)

@@ -6,8 +6,10 @@ from typing import Literal
 
 import msgspec
 
+from models.calibration import Calibration
 from models.errors import ModelError
 from models.files import read_below, write_atomic
+from models.parity import Parity
 from models.reference import Reference
 
 SCHEMA: Literal["tidegate.model.v1"] = "tidegate.model.v1"
@@ -34,6 +36,22 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     libraries: dict[str, str]
 
 
+class Import(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a model made elsewhere came from, and how it was compared with it.
+
+    `reference_sha256` is that of the feature table; of its `rows`, `labelled_rows` have a label, `positives` are fraud.
+    """
+
+    format: str
+    file_sha256: str
+    reference_sha256: str
+    rows: int
+    labelled_rows: int
+    positives: int
+    parity: Parity
+    libraries: dict[str, str]
+
+
 class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Rows in input order (null is NaN) and the probabilities that this very file gave for them."""
 
@@ -44,8 +62,10 @@ class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One version of one model.
 
-    `features` stand in input order. `opset` maps operator domains to versions. `metrics` were taken on the
-    test slice. `reference` holds the distribution of each input over the training rows that are not fraud.
+    `features` stand in input order. `opset` maps operator domains to versions. A model was trained
+    here (`training`) or imported (`imported`); `metrics` were taken on the test slice or on the labelled rows of the
+    reference set. `reference` holds the distribution of each input over the rows that are not fraud. Without a
+    `calibration` the risk score is the probability in thousandths.
     """
 
     schema: Literal["tidegate.model.v1"] = SCHEMA
@@ -55,12 +75,16 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     features: list[Input]
     output: str
     opset: dict[str, int]
-    training: Training
+    training: Training | None = None
+    imported: Import | None = None
+    calibration: Calibration | None = None
     metrics: dict[str, float]
     reference: dict[str, Reference]
     golden: Golden
 
     def __post_init__(self) -> None:
+        if (self.training is None) == (self.imported is None):
+            raise ValueError("needs either training or imported")
         names = [feature.name for feature in self.features]
         if self.version < 1 or not re.fullmatch("[0-9a-f]{64}", self.sha256):
             raise ValueError("version: must be at least 1, and sha256: 64 hexadecimal digits")

@@ -20,10 +20,11 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from engine.decide import DECISIONS, RISK_SCORE_MAX, Decisions
+from engine.decide import DECISIONS, Decisions
 from engine.events import Batch, DeadLetter
 from engine.state.local import FeatureMatrix, LocalState
 from features.spec import FeatureSpec
+from models.calibration import RISK_SCORE_MAX
 
 LATENCY_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
 STAGE_BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)

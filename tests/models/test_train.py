@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from models.convert.lightgbm_text import lightgbm_original
 from models.errors import ModelError
-from models.export import settle, to_onnx
 from models.manifest import read_manifest
 from models.runtime import load_model
 from models.session import infer, open_session
@@ -86,17 +86,15 @@ def test_onnx_decides_every_split_as_lightgbm_does() -> None:
     steps = np.stack([low, np.nextafter(low, np.float32(1)), np.float32(-2), np.float32(5)])
     inputs = rng.choice(steps, (4_000, 3)).astype(np.float32)
     labels = (inputs[:, 0] > low) ^ (inputs[:, 1] > low) ^ (rng.random(4_000) < 0.1)
-    data = lightgbm.Dataset(inputs, labels, params={"verbose": -1})
+    data = lightgbm.Dataset(inputs, labels, feature_name=["a", "b", "c"], params={"verbose": -1})
     settings = {"objective": "binary", "num_leaves": 8, "verbose": -1, "scale_pos_weight": 3.0}
     raw = lightgbm.train(settings, data, 10)
-    booster = settle(raw, 3.0)
-    session = open_session(to_onnx(booster, 3))
+    original = lightgbm_original(raw, 3.0, float32=True)
     holes = np.where(rng.random(inputs.shape) < 0.4, np.float32(np.nan), inputs)
     probes = np.concatenate([inputs, holes])
-    as_float64 = probes.astype(np.float64)
-    expected = raw.predict(as_float64, raw_score=True) - np.log(3.0)
-    np.testing.assert_allclose(booster.predict(as_float64, raw_score=True), expected, atol=1e-12)
-    np.testing.assert_allclose(infer(session, "probability", probes), booster.predict(as_float64), atol=1e-6)
+    odds = np.exp(raw.predict(probes.astype(np.float64), raw_score=True)) / 3.0
+    np.testing.assert_allclose(original.predict(probes.astype(np.float64)), odds / (1 + odds), atol=1e-12)
+    np.testing.assert_allclose(infer(open_session(original.onnx), "probability", probes), odds / (1 + odds), atol=1e-6)
 
 
 def test_one_class_only_is_refused(tmp_path: Path, features_file: Path) -> None:

@@ -1,0 +1,1 @@
+"""From the files of other libraries to ONNX, without changing a decision."""
