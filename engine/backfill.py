@@ -43,18 +43,21 @@ def backfill(
     out: Path,
     *,
     labels: Labels | None = None,
+    keys: bool = False,
     dead_letters: Path | None = None,
     advance: Callable[[BackfillSummary], None] = lambda summary: None,
 ) -> BackfillSummary:
     """Writes one row per accepted event, in the order of the records; calls `advance` after each micro-batch.
 
     Columns: `event_id`, `event_time` (ms), every feature by name (float64, null for null), and the booleans
-    `{entity}.exact.{window}`, and `{entity}.exact.all` where the entity has values without a window; with labels
-    also `label` and `labelled_at` (ms), null where none was known. The file appears whole or not at all.
+    `{entity}.exact.{window}`, and `{entity}.exact.all` where the entity has values without a window; with `keys` also
+    `{entity}.key` (uint64, the hash of the key, null where the event lacks the entity); with labels also `label` and
+    `labelled_at` (ms), null where none was known. The file appears whole or not at all.
     """
     spec, summary = config.feature_spec(), BackfillSummary()
     with ExitStack() as resources_open:
-        table_file = resources_open.enter_context(_table_file(out, training_schema(spec, labelled=labels is not None)))
+        schema = training_schema(spec, labelled=labels is not None, keyed=keys)
+        table_file = resources_open.enter_context(_table_file(out, schema))
         letters = resources_open.enter_context(create(dead_letters or Path(os.devnull)))
         config = with_scratch_state(config, resources_open)
         rates = load_rates(config)
@@ -64,6 +67,8 @@ def backfill(
             decoded, refused = decoder.decode(batch)
             accepted = state.accept(decoded)
             columns = feature_columns(accepted, state.features(accepted), spec)
+            if keys:
+                columns |= key_columns(accepted, spec)
             if labels is not None:
                 label, labelled_at, known = labels.of(accepted.event_id_hashes)
                 columns |= {"label": pa.array(label, mask=~known), "labelled_at": pa.array(labelled_at, mask=~known)}
@@ -92,10 +97,12 @@ def newest_event_ms(
     return newest_ms
 
 
-def training_schema(spec: FeatureSpec, *, labelled: bool) -> pa.Schema:
+def training_schema(spec: FeatureSpec, *, labelled: bool, keyed: bool = False) -> pa.Schema:
     """The columns of a training set."""
     columns = [("event_id", pa.string()), ("event_time", pa.int64()), *((name, pa.float64()) for name in spec.names)]
     columns += [(name, pa.bool_()) for name in exact_names(spec)]
+    if keyed:
+        columns += [(name, pa.uint64()) for name in key_names(spec)]
     if labelled:
         columns += [("label", pa.int8()), ("labelled_at", pa.int64())]
     return pa.schema(columns)
@@ -108,6 +115,20 @@ def exact_names(spec: FeatureSpec) -> list[str]:
         names += [f"{entity.name}.exact.{window}" for window in entity.windows]
         names += [f"{entity.name}.exact.all"] * entity.windowless
     return names
+
+
+def key_names(spec: FeatureSpec) -> list[str]:
+    """Names of the columns that say which card, merchant, ... an event is of."""
+    return [f"{entity.name}.key" for entity in spec.entities]
+
+
+def key_columns(batch: Batch, spec: FeatureSpec) -> dict[str, Any]:
+    """The hash of each entity's key, under which state holds it; null where the event lacks the entity."""
+    columns = {}
+    for kind, name in enumerate(key_names(spec)):
+        hashes = batch.words[:, kind].copy()
+        columns[name] = pa.array(hashes, mask=hashes == 0)
+    return columns
 
 
 def feature_columns(batch: Batch, matrix: FeatureMatrix, spec: FeatureSpec) -> dict[str, Any]:

@@ -68,6 +68,7 @@ def backfill_with_progress(
     *,
     labels_file: Path | None,
     as_of_ms: int | None,
+    keys: bool,
     coordinates: Coordinates,
     dead_letters: Path | None,
 ) -> tuple[BackfillSummary, Labels | None, float]:
@@ -93,6 +94,7 @@ def backfill_with_progress(
             config,
             out,
             labels=labels,
+            keys=keys,
             dead_letters=dead_letters,
             advance=lambda summary: advance(summary.events),
         )

@@ -52,6 +52,7 @@ def features_list(config_file: str | None, as_json: bool) -> None:
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The training set, a Parquet file.")
 @click.option("--labels", type=click.Path(path_type=Path), help="File of event_id, label and labelled_at.")
 @click.option("--as-of", "as_of_ms", type=Time(), help="When labels must be known; by default at the newest event.")
+@click.option("--keys", is_flag=True, help="Add a column for each entity with the hash of its key, as in card.key.")
 @click.option("--partition-field", help="Field with the Kafka partition; without it all files are one partition.")
 @timestamp_option
 @dead_letters_option
@@ -62,6 +63,7 @@ def backfill(
     out: Path,
     labels: Path | None,
     as_of_ms: int | None,
+    keys: bool,
     partition_field: str | None,
     timestamp_field: str | None,
     dead_letters: Path | None,
@@ -83,6 +85,7 @@ def backfill(
         out,
         labels_file=labels,
         as_of_ms=as_of_ms,
+        keys=keys,
         coordinates=Coordinates(partition_field, timestamp=timestamp_field),
         dead_letters=dead_letters,
     )

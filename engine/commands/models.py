@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from engine.commands.model_gate import gate
 from engine.commands.options import config_option, config_or_default, json_option, print_json, required_config
 from engine.errors import ConfigError
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 @click.group()
 def models() -> None:
     """The models in models.store, or in the store that ships."""
+
+
+models.add_command(gate)
 
 
 @models.command()

@@ -15,6 +15,7 @@ from engine.backfill import backfill
 from engine.config import Config, default_profile
 from engine.errors import ConfigError
 from engine.events import Records
+from features.words import text_word
 from loadtest.render import render
 from loadtest.settings import TrafficSettings
 from loadtest.traffic import generate
@@ -118,6 +119,33 @@ def test_files_are_one_stream_unless_rows_say_their_partition(run: Run) -> None:
     for more, rows in (((), 1), (("--partition-field", "p"), 2)):
         summary = orjson.loads(run(*arguments, *more).out)
         assert (summary["rows"], summary["duplicates"]) == (rows, 3 - rows)
+
+
+# --- keys ------------------------------------------------------------------------------------------------------
+
+
+def test_keys_are_the_hashes_under_which_state_holds_the_entities(run: Run) -> None:
+    numbers = ("4000123412341234", "4000123412341234", "4000999999999999")
+    values = [json_of(event(at, card=card)) for at, card in enumerate(numbers)]
+    Path("a.jsonl").write_bytes(b"\n".join([*values, json_of(event(3, device=...))]))
+    assert run("features", "backfill", "a.jsonl", "--out", "t.parquet", "--keys").exit_code == 0
+    rows, schema = rows_of("t.parquet"), pq.read_schema("t.parquet")
+    names = [name for name in schema.names if name.endswith(".key")]
+    assert names == [f"{entity.name}.key" for entity in profile().feature_spec().entities]
+    assert {schema.field(name).type for name in names} == {pa.uint64()}
+    assert [row["card.key"] for row in rows[:3]] == [text_word("card", number) for number in numbers]
+    assert [row["device.key"] for row in rows] == [text_word("device", "d-1")] * 3 + [None]
+    assert [field.name for field in schema if field.type == pa.string()] == ["event_id"]
+    assert sum(row["card.count.24h"] for row in rows[:2]) == 3
+
+
+def test_without_being_asked_no_column_says_whose_event_it_was(run: Run) -> None:
+    Path("a.jsonl").write_bytes(json_of(event(1)))
+    run("features", "backfill", "a.jsonl", "--out", "plain.parquet")
+    run("features", "backfill", "a.jsonl", "--out", "keyed.parquet", "--keys")
+    plain, keyed = rows_of("plain.parquet"), rows_of("keyed.parquet")
+    assert not [name for name in plain[0] if name.endswith(".key")]
+    assert [{name: value for name, value in keyed[0].items() if not name.endswith(".key")}] == plain
 
 
 # --- bounded memory --------------------------------------------------------------------------------------------

@@ -42,7 +42,8 @@ def commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str, 
 def test_the_promised_commands_are_there() -> None:
     promised = (
         "run, replay, demo, bench, doctor, topics apply, features list, features backfill, state load, state inspect, "
-        "state verify, state checkpoints list, state restore, models verify, models list"
+        "state verify, state checkpoints list, state restore, models verify, models list, "
+        "models import, models gate"
     )
     assert {tuple(command.split()) for command in promised.split(", ")} <= set(commands(main))
 
