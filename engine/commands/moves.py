@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 ALIASES = ("champion", "challenger")
 
-_alias_option = click.option("--alias", type=click.Choice(ALIASES), default="champion", show_default=True)
+_alias_option = click.option(
+    "--alias", type=click.Choice(ALIASES), default="champion", show_default=True, help="Which alias moves."
+)
 _reason_option = click.option("--reason", required=True, help="Why; workers log it, and the store keeps it.")
 _author_option = click.option("--author", help="Who decides so; by default the user of this system.")
 
