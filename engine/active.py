@@ -22,6 +22,7 @@ from engine.kafka.lease import Lease
 from engine.observe.metrics import latencies_s
 from engine.pipeline import Pipeline
 from engine.progress import Progress, Run, joined, refused_of, runs_of
+from engine.rollout import Rollout
 
 VECTOR_COMMIT_INTERVAL_S = 3600.0
 STATUS_INTERVAL_S = 1.0
@@ -39,6 +40,7 @@ class Stage:
     lease: Lease
     delivery: Delivery
     flusher: Flusher
+    rollout: Rollout
     clock: Clock
 
 
@@ -95,6 +97,7 @@ class Loop:
             # An active group forgets offsets of topics that no member subscribes to, unless they are committed anew.
             stage.lease.commit(self.committed, self.tenure)
             self._commit_anyway_at = now + VECTOR_COMMIT_INTERVAL_S
+        stage.rollout.tick(stage.pipeline, may_swap=not self._uncommitted)
         if now >= self._status_at:
             self._status(now)
         if now >= self._partitions_at:
@@ -150,7 +153,7 @@ class Loop:
             refused=list(self._uncommitted.refused),
             state_fingerprint=pipeline.state.header.fingerprint,
             feature_set=pipeline.feature_set,
-            model=f"{pipeline.model.name}/{pipeline.model.version}",
+            model=pipeline.model.label,
             policy=f"{self._stage.config.policy.name}/{self._stage.config.policy.version}",
         )
 

@@ -5,13 +5,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from engine.config import Config
-from engine.decide import ThresholdPolicy
 from engine.decode import Decoder
-from engine.emit import Encoder
 from engine.errors import ConfigError, FatalError
 from engine.observe.metrics import Metrics
 from engine.pipeline import Pipeline
 from engine.rates import RateTable
+from engine.serving import serving_of
 from engine.state.header import Header, state_fingerprint
 from engine.state.local import LocalState, warm_up
 from engine.state.store import Store
@@ -39,10 +38,15 @@ def model_store(config: Config) -> Path:
     return shipped_store()
 
 
+def load_model_of(config: Config, spec: FeatureSpec, reference: str) -> Model:
+    """A model of the store, verified and warm; ModelError says why it cannot be used."""
+    return load_model(model_store(config), reference, spec.features)
+
+
 def load_champion(config: Config, spec: FeatureSpec) -> Model:
-    """The deciding model, verified and warm; ConfigError says why it cannot be used."""
+    """What the store has as `models.champion`, verified and warm; ConfigError says why it cannot be used."""
     try:
-        return load_model(model_store(config), config.models.champion, spec.features)
+        return load_model_of(config, spec, config.models.champion)
     except ModelError as error:
         raise ConfigError(f"models.champion {config.models.champion!r}: {error}") from error
 
@@ -80,26 +84,23 @@ def open_state(config: Config, spec: FeatureSpec, rates: RateTable | None, resou
     return state
 
 
-def assemble(config: Config, resources_open: ExitStack, *, with_features: bool = False) -> Pipeline:
-    """Everything between the input and the output, ready for its first event: kernels compiled, model warm."""
+def assemble(
+    config: Config, resources_open: ExitStack, *, model: Model | None = None, with_features: bool = False
+) -> Pipeline:
+    """Everything between the input and the output, ready for its first event: kernels compiled, model warm.
+
+    `model` decides, or what the store has as `models.champion`.
+    """
     spec = config.feature_spec()
     rates = load_rates(config)
-    model = load_champion(config, spec)
+    model = model or load_champion(config, spec)
     warm_up(config, spec)
     state = open_state(config, spec, rates, resources_open)
-    facts = {"name": model.name, "version": str(model.version), "sha256": model.sha256}
     pipeline = Pipeline(
         decoder=Decoder(config, spec, rates),
         state=state,
-        model=model,
-        policy=ThresholdPolicy(config.policy, model),
-        encoder=Encoder(
-            spec,
-            facts,
-            {"name": config.policy.name, "version": config.policy.version},
-            with_features=with_features,
-        ),
-        metrics=Metrics(spec, facts),
+        champion=serving_of(config, spec, model, with_features=with_features),
+        metrics=Metrics(spec, model.facts),
     )
     _calm_garbage_collection()
     return pipeline

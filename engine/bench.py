@@ -25,6 +25,7 @@ from engine.emit import Message, Outputs
 from engine.errors import FatalError
 from engine.events import Records
 from engine.kafka.client import admin_settings
+from engine.kafka.control import Control
 from engine.kafka.floor import Chunk, Floor, preload
 from engine.kafka.topics import apply, delete
 from engine.observe.metrics import Metrics
@@ -150,7 +151,8 @@ def _engine(config: Config, pipeline: Pipeline, workload: Workload) -> tuple[Cos
     metrics = pipeline.metrics
     with ExitStack() as resources_open:
         sample = _Sample(pipeline, [], [])
-        loop = _active(connected(config, pipeline, threading.Event(), resources_open))
+        control = resources_open.enter_context(Control(config))
+        loop = _active(connected(config, pipeline, control, threading.Event(), resources_open))
         _turn_until(loop, metrics, workload.warm_up_events, sample)
         before = {stage: histogram.total for stage, histogram in metrics.stage_seconds.items()}
         first, started, cpu = metrics.events, time.perf_counter(), time.process_time()

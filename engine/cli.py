@@ -15,6 +15,7 @@ from engine.commands.bench import bench_cold_state, bench_features
 from engine.commands.dlq import dlq
 from engine.commands.features import features
 from engine.commands.models import models
+from engine.commands.moves import promote, rollback
 from engine.commands.options import (
     bootstrap_option,
     config_option,
@@ -60,6 +61,8 @@ main.add_command(features)
 main.add_command(state)
 main.add_command(dlq)
 main.add_command(models)
+models.add_command(promote)
+models.add_command(rollback)
 
 
 @main.command()

@@ -92,13 +92,16 @@ def _at_least(section: _Section, least: int, *keys: str) -> None:
 
 
 class Topics(_Section, frozen=True):
-    """Names of the topics beside the input: outputs, the order in which events were taken, and who owns the input."""
+    """Names of the topics beside the input: outputs, the order in which events were taken, who owns the input, and
+    what operators decide meanwhile.
+    """
 
     decisions: str = "decisions"
     alerts: str = "alerts"
     dead_letters: str = "dead-letters"
     progress: str = "progress"
     lease: str = "lease"
+    control: str = "control"
 
 
 class Kafka(_Section, frozen=True):

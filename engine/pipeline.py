@@ -2,26 +2,35 @@
 
 from dataclasses import dataclass
 
-from engine.decide import ThresholdPolicy
 from engine.decode import Decoder
-from engine.emit import Encoder, Outputs
+from engine.emit import Outputs
 from engine.events import Records
 from engine.observe.metrics import Metrics
 from engine.score import score
+from engine.serving import Serving
 from engine.state.local import LocalState
 from models.runtime import Model
 
 
 @dataclass(slots=True)
 class Pipeline:
-    """The stages, and the state that they read and change in memory."""
+    """The stages, and the state that they read and change in memory; `champion` is whose decisions go out."""
 
     decoder: Decoder
     state: LocalState
-    model: Model
-    policy: ThresholdPolicy
-    encoder: Encoder
+    champion: Serving
     metrics: Metrics
+
+    @property
+    def model(self) -> Model:
+        """The deciding model."""
+        return self.champion.model
+
+    def swap(self, champion: Serving) -> None:
+        """Another model decides from the next batch on."""
+        self.champion = champion
+        self.metrics.model = champion.model.facts
+        self.metrics.model_swaps += 1
 
     @property
     def feature_set(self) -> str:
@@ -43,11 +52,11 @@ class Pipeline:
         clock.done("features")
         probabilities = score(self.model, matrix)
         clock.done("score")
-        decisions = self.policy.decide(probabilities, matrix.values)
+        decisions = self.champion.policy.decide(probabilities, matrix.values)
         clock.done("decide")
-        messages, alerts = self.encoder.encode(accepted, matrix, decisions)
+        messages, alerts = self.champion.encoder.encode(accepted, matrix, decisions)
         clock.done("encode")
-        self.metrics.count_decisions(accepted, matrix, decisions)
+        self.metrics.count_decisions(accepted, matrix, decisions, self.model.label)
         return Outputs(messages, alerts, dead_letters, accepted.record_times_ms)
 
     def absorb(self, records: Records) -> None:

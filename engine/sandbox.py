@@ -96,5 +96,6 @@ def _environment(bootstrap: str, folder: Path, kept: tuple[str, ...]) -> dict[st
         "TIDEGATE__KAFKA__TOPICS__DEAD_LETTERS": f"tidegate-{run}-dead-letters",
         "TIDEGATE__KAFKA__TOPICS__PROGRESS": f"tidegate-{run}-progress",
         "TIDEGATE__KAFKA__TOPICS__LEASE": f"tidegate-{run}-lease",
+        "TIDEGATE__KAFKA__TOPICS__CONTROL": f"tidegate-{run}-control",
         "TIDEGATE__STATE__DIR": str(folder / "state"),
     }

@@ -14,6 +14,4 @@ def score(model: Model, matrix: FeatureMatrix) -> NDArray[np.float32]:
     try:
         return model.score(matrix.values)
     except ModelError as error:
-        raise FatalError(
-            f"model {model.name}/{model.version}: {error}; choose another one as models.champion"
-        ) from error
+        raise FatalError(f"model {model.label}: {error}; choose another one as models.champion") from error

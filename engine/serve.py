@@ -2,12 +2,15 @@
 
 import logging
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 
-from engine.assemble import assemble, load_rates, rules_of
+from engine.assemble import assemble, load_model_of, load_rates, rules_of
+from engine.clock import SYSTEM_CLOCK
 from engine.config import Config
 from engine.kafka.client import admin_settings
 from engine.kafka.consume import Input
+from engine.kafka.control import Control
 from engine.kafka.deliver import Delivery, delivery_of
 from engine.kafka.journal import Journal
 from engine.kafka.lease import Lease
@@ -17,6 +20,8 @@ from engine.kafka.topics import cluster_identity
 from engine.observe.logs import set_up_logs
 from engine.observe.server import LISTENING, AdminServer
 from engine.pipeline import Pipeline
+from engine.rollout import Rollout, first_champion
+from engine.serving import Serving, serving_of
 from engine.state.checkpoints import Checkpoints
 from engine.state.damage import DamageError
 from engine.state.manifest import Manifest
@@ -30,6 +35,7 @@ _log = logging.getLogger("tidegate.serve")
 def connected(
     config: Config,
     pipeline: Pipeline,
+    control: Control,
     stop: threading.Event,
     resources_open: ExitStack,
     *,
@@ -41,6 +47,14 @@ def connected(
     journal = resources_open.enter_context(Journal(config))
     lease = resources_open.enter_context(Lease(config, reach=Reach(pipeline.metrics.note_broker)))
     delivery: Delivery = resources_open.enter_context(delivery_of(config, lease))
+    loader = ThreadPoolExecutor(1, thread_name_prefix="model")
+    # A model that is still being tried is waited for by nobody.
+    resources_open.callback(loader.shutdown, wait=False, cancel_futures=True)
+    spec, with_features = pipeline.state.spec, config.kafka.decision_features
+
+    def load(reference: str) -> Serving:
+        return serving_of(config, spec, load_model_of(config, spec, reference), with_features=with_features)
+
     return Worker(
         config,
         pipeline,
@@ -48,6 +62,7 @@ def connected(
         journal,
         lease,
         delivery,
+        Rollout(config, control, load, loader, SYSTEM_CLOCK),
         stop,
         checkpoints=checkpoints,
         accept_cold_state=accept_cold_state,
@@ -64,9 +79,18 @@ def serve(config: Config, stop: threading.Event, *, accept_cold_state: bool = Fa
         if config.state.checkpoints.dir:
             checkpoints = resources_open.enter_context(closing(checkpoints_of(config)))
             _restore_where_needed(config, checkpoints, (cluster_id, topic_id))
-        pipeline = assemble(config, resources_open, with_features=config.kafka.decision_features)
+        control = resources_open.enter_context(Control(config))
+        control.catch_up()
+        model = first_champion(config, config.feature_spec(), control)
+        pipeline = assemble(config, resources_open, model=model, with_features=config.kafka.decision_features)
         worker = connected(
-            config, pipeline, stop, resources_open, checkpoints=checkpoints, accept_cold_state=accept_cold_state
+            config,
+            pipeline,
+            control,
+            stop,
+            resources_open,
+            checkpoints=checkpoints,
+            accept_cold_state=accept_cold_state,
         )
         metrics = pipeline.metrics
 

@@ -3,7 +3,7 @@
 from engine.config import Config
 from engine.kafka.topics import TopicSpec
 
-# Read in one order by all: what was taken in which order, and who owns the input.
+# Read in one order by all: what was taken in which order, who owns the input, and commands.
 ONE_PARTITION = 1
 
 
@@ -15,4 +15,6 @@ def wanted_topics(config: Config) -> list[TopicSpec]:
     extra = {kafka.topics.dead_letters: {"max.message.bytes": str(4 * 1024 * 1024)}}
     specs = [TopicSpec(name, kafka.partitions, kafka.replication, extra.get(name, {})) for name in names]
     shared = (kafka.topics.progress, kafka.topics.lease)
-    return specs + [TopicSpec(name, ONE_PARTITION, kafka.replication) for name in shared]
+    specs += [TopicSpec(name, ONE_PARTITION, kafka.replication) for name in shared]
+    # Of each command, what was said last has to stay.
+    return [*specs, TopicSpec(kafka.topics.control, ONE_PARTITION, kafka.replication, {"cleanup.policy": "compact"})]

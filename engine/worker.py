@@ -29,6 +29,7 @@ from engine.kafka.lease import Lease, LeaseLostError
 from engine.kafka.transaction import DoubtError
 from engine.pipeline import Pipeline
 from engine.recovery import Origin, Plan, plan_recovery, wrong_origin
+from engine.rollout import Rollout
 from engine.state.checkpoints import Checkpoints
 
 _log = logging.getLogger("tidegate.worker")
@@ -51,6 +52,7 @@ class Worker:
     journal: Journal
     lease: Lease
     delivery: Delivery
+    rollout: Rollout
     stop: threading.Event
     clock: Clock = SYSTEM_CLOCK
     checkpoints: Checkpoints | None = None
@@ -170,6 +172,7 @@ class Worker:
         if self.stop.is_set():
             self._end_standby()
             return
+        self.rollout.settle(self.pipeline)
         yield from self._take_over()
         if self.loop is None:
             return
@@ -191,6 +194,7 @@ class Worker:
             self.ready = self.follower.remaining == 0 and self.journal.has_reached(self._journal_end)
             self._keep(taken)
             self._note_standby("standby" if self.ready else "replaying")
+            self.rollout.tick(self.pipeline, may_swap=True)
             yield
 
     def _note_standby(self, role: str) -> None:
@@ -248,7 +252,15 @@ class Worker:
         self._end_of_loading(vector)
         self.source.start(vector)
         stage = Stage(
-            self.config, self.pipeline, self.source, self.journal, self.lease, self.delivery, self.flusher, self.clock
+            self.config,
+            self.pipeline,
+            self.source,
+            self.journal,
+            self.lease,
+            self.delivery,
+            self.flusher,
+            self.rollout,
+            self.clock,
         )
         self.loop = Loop(stage, vector, max(self.follower.sequence, self.pipeline.state.header.commits), tenure)
 

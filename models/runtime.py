@@ -33,6 +33,16 @@ class Model:
     columns: Index
     session: Session
 
+    @property
+    def label(self) -> str:
+        """name/version."""
+        return f"{self.name}/{self.version}"
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Which one it is, as decisions and metrics say it."""
+        return {"name": self.name, "version": str(self.version), "sha256": self.sha256}
+
     def score(self, features: Float64) -> Float32:
         """Probabilities [n] of the rows of the whole matrix [n, all features]; NaN is null.
 

@@ -13,6 +13,7 @@ from tempfile import mkdtemp
 
 import msgspec
 
+from models.assignment import Assignment
 from models.errors import ModelError
 from models.files import read_below, write_atomic
 from models.manifest import Manifest, write_manifest
@@ -22,6 +23,18 @@ ALIASES_BYTES_MAX = 64 * 1024
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 _REFERENCE = re.compile(rf"(?P<name>{_NAME.pattern})(?:@(?P<alias>[a-z]+)|/(?P<version>{_VERSION.pattern}))")
+
+
+_aliases = msgspec.json.Decoder(dict[str, Assignment])
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """`name@alias` or `name/version`; the other one is None."""
+
+    name: str
+    alias: str | None
+    version: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,25 +51,32 @@ def shipped_store() -> Path:
     return Path(str(resources.files("models"))) / "store"
 
 
-def resolve(store: Path, reference: str) -> Located:
-    """Finds `name@alias` or `name/version`; ModelError says what there is instead."""
+def parse_reference(reference: str) -> Reference:
+    """Reads `name@alias` or `name/version`; ModelError where it is neither."""
     match = _REFERENCE.fullmatch(reference)
     if match is None:
         raise ModelError(f"{reference!r} names no model: write name@alias or name/version, as in fraud@champion")
-    name = match["name"]
+    return Reference(match["name"], match["alias"], int(match["version"]) if match["version"] else None)
+
+
+def resolve(store: Path, reference: str) -> Located:
+    """Finds `name@alias` or `name/version`; ModelError says what there is instead."""
+    parsed = parse_reference(reference)
+    name = parsed.name
     known = versions(store, name)
     if not known:
         raise ModelError(f"store {store} has no model {name!r}; it has: {', '.join(names(store)) or 'none'}")
-    if match["version"]:
-        version = int(match["version"])
-    else:
-        at = aliases(store, name)
-        if match["alias"] not in at:
-            raise ModelError(f"{name} has no alias {match['alias']!r}; it has: {', '.join(sorted(at)) or 'none'}")
-        version = at[match["alias"]]
+    version = parsed.version or _stands_for(store, name, parsed.alias or "")
     if version not in known:
         raise ModelError(f"{reference}: store {store} has no version {version}; it has: {known}")
     return Located(name, version, store / name / str(version))
+
+
+def _stands_for(store: Path, name: str, alias: str) -> int:
+    at = aliases(store, name)
+    if alias not in at:
+        raise ModelError(f"{name} has no alias {alias!r}; it has: {', '.join(sorted(at)) or 'none'}")
+    return at[alias].version
 
 
 def read_part(store: Path, located: Located, name: str, bytes_max: int) -> bytes:
@@ -81,21 +101,21 @@ def versions(store: Path, name: str) -> list[int]:
     return sorted(int(entry.name) for entry in directory.iterdir() if _VERSION.fullmatch(entry.name))
 
 
-def aliases(store: Path, name: str) -> dict[str, int]:
-    """Which version each alias of one model stands for; ModelError for a damaged file."""
+def aliases(store: Path, name: str) -> dict[str, Assignment]:
+    """What each alias of one model stands for; ModelError for a damaged file."""
     path = store / name / ALIASES_FILE
     if not path.exists():
         return {}
     try:
-        return msgspec.json.decode(read_below(store, f"{name}/{ALIASES_FILE}", ALIASES_BYTES_MAX), type=dict[str, int])
+        return _aliases.decode(read_below(store, f"{name}/{ALIASES_FILE}", ALIASES_BYTES_MAX))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"{path} is damaged: {error}") from error
 
 
-def set_alias(store: Path, name: str, alias: str, version: int) -> None:
+def set_alias(store: Path, name: str, alias: str, assignment: Assignment) -> None:
     """Moves an alias to an existing version, whole or not at all."""
-    resolve(store, f"{name}/{version}")
-    moved = {**aliases(store, name), alias: version}
+    resolve(store, f"{name}/{assignment.version}")
+    moved = {**aliases(store, name), alias: assignment}
     write_atomic(store / name / ALIASES_FILE, msgspec.json.encode(moved, order="sorted") + b"\n")
 
 

@@ -17,6 +17,7 @@ from engine.events import Records
 from engine.observe.metrics import Metrics
 from engine.pipeline import Pipeline
 from engine.rates import RateTable
+from engine.serving import Serving
 from engine.state.local import LocalState
 from engine.state.store import Store
 from models.runtime import Model
@@ -52,15 +53,13 @@ def pipeline_of(
     """A pipeline whose decisions are all made at time 0, so that they can be compared bit for bit."""
     spec = config.feature_spec()
     model = demo_model()
-    facts = {"name": model.name, "version": str(model.version), "sha256": model.sha256}
     policy = {"name": config.policy.name, "version": config.policy.version}
+    encoder = Encoder(spec, model.facts, policy, with_features=with_features, clock_ms=lambda: 0)
     return Pipeline(
         decoder=Decoder(config, spec, rates),
         state=LocalState(config, spec, "rules", store),
-        model=model,
-        policy=ThresholdPolicy(config.policy, model),
-        encoder=Encoder(spec, facts, policy, with_features=with_features, clock_ms=lambda: 0),
-        metrics=Metrics(spec, facts),
+        champion=Serving(model, ThresholdPolicy(config.policy, model), encoder),
+        metrics=Metrics(spec, model.facts),
     )
 
 

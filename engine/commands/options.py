@@ -59,14 +59,19 @@ def required_config(config_file: str | None) -> Config:
 
 def with_bootstrap(config: Config, flag: str | None) -> Config:
     """The broker's address: flag, KAFKA_BOOTSTRAP_SERVERS, configuration, then what `scripts/kafka start` noted."""
-    noted = BOOTSTRAP_NOTE.read_text("utf-8").strip() if BOOTSTRAP_NOTE.is_file() else ""
-    bootstrap = flag or os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or config.kafka.bootstrap or noted
+    bootstrap = bootstrap_of(config, flag)
     if not bootstrap:
         raise ConfigError(
             "no broker: give --bootstrap HOST:PORT, set KAFKA_BOOTSTRAP_SERVERS or kafka.bootstrap, "
             "or run `scripts/kafka start`"
         )
     return msgspec.structs.replace(config, kafka=msgspec.structs.replace(config.kafka, bootstrap=bootstrap))
+
+
+def bootstrap_of(config: Config, flag: str | None) -> str:
+    """As `with_bootstrap`; empty where there is none."""
+    noted = BOOTSTRAP_NOTE.read_text("utf-8").strip() if BOOTSTRAP_NOTE.is_file() else ""
+    return flag or os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or config.kafka.bootstrap or noted
 
 
 def print_json(value: object) -> None:

@@ -108,6 +108,11 @@ def journal_settings(config: Config) -> dict[str, Any]:
     return {**consumer_settings(config, fetch_wait_ms_max=30), "auto.offset.reset": "earliest"}
 
 
+def control_settings(config: Config) -> dict[str, Any]:
+    """Settings of the consumer of the `control` topic: assigned by hand, from its beginning."""
+    return {**consumer_settings(config), "auto.offset.reset": "earliest"}
+
+
 def transaction_settings(config: Config) -> dict[str, Any]:
     """Settings of a producer of transactions, of which there is one for each application and input."""
     return {

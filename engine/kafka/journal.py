@@ -2,99 +2,59 @@
 
 from types import TracebackType
 
-from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Message
 
 from engine.config import Config
-from engine.errors import FatalError, MissingTopicError, RetriableError
-from engine.kafka.client import KAFKA, Clients, journal_settings, refused_settings
+from engine.kafka.client import KAFKA, Clients, journal_settings
+from engine.kafka.tail import Tail
 from engine.progress import Progress, decode_progress
-
-PARTITION = 0
-ANSWER_TIMEOUT_S = 10.0
-RECORDS_MAX = 500
-POLL_S, POLLS_MAX = 0.05, 200
-NO_SUCH_TOPIC = (KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PART)
 
 
 class Journal:
-    """Reads on from an offset. `position`: the offset after the last record that was read or passed over."""
+    """Reads on from an offset."""
 
     def __init__(self, config: Config, clients: Clients = KAFKA) -> None:
         """ConfigError where the settings are refused."""
-        self._topic = config.kafka.topics.progress
+        self._tail = Tail(config.kafka.topics.progress, journal_settings(config), clients)
         self._key = config.kafka.application_id.encode()
         self._input = config.kafka.input
-        self.position = 0
-        self._end_seen = -1
-        try:
-            self._consumer = clients.consumer(journal_settings(config))
-        except KafkaException as error:
-            raise refused_settings(error) from error
+
+    @property
+    def position(self) -> int:
+        """The offset after the last record that was read or passed over."""
+        return self._tail.position
 
     def start(self, offset: int) -> None:
         """Reads on from here; from the first record there is where those before are gone."""
-        self.position, self._end_seen = offset, -1
-        self._consumer.assign([TopicPartition(self._topic, PARTITION, offset)])
+        self._tail.start(offset)
 
     def end(self) -> int:
-        """The offset of the next record to be committed; RetriableError without an answer."""
+        """The offset of the next record to be committed; raises as `bounds`."""
         return self.bounds()[1]
 
     def bounds(self) -> tuple[int, int]:
-        """The first offset that is still there, and `end`; raises as that."""
-        place = TopicPartition(self._topic, PARTITION)
-        try:
-            first, end = self._consumer.get_watermark_offsets(place, timeout=ANSWER_TIMEOUT_S)
-        except KafkaException as error:
-            if error.args[0].code() in NO_SUCH_TOPIC:
-                raise self._missing() from error
-            raise RetriableError(f"the end of topic {self._topic!r} is not known: {error.args[0].str()}") from error
-        return int(first), int(end)
+        """The first offset that is still there, and `end`; raises as `Tail.bounds`."""
+        return self._tail.bounds()
 
     def poll(self, timeout_s: float) -> list[Progress]:
         """What has been committed meanwhile; waits for something for so long at most."""
-        found = []
-        for message in self._consumer.consume(RECORDS_MAX, timeout_s):
-            if message.error() is not None:
-                self._note(message)
-                continue
-            self.position = message.offset() + 1
-            if message.key() == self._key:
-                progress = decode_progress(message.value(), message.offset())
-                if progress.input == self._input:
-                    found.append(progress)
-        return found
+        return self._ours(self._tail.poll(timeout_s))
 
     def read_to(self, end: int) -> list[Progress]:
         """Everything before an offset that `end` gave; RetriableError where it does not come."""
-        found, left = [], POLLS_MAX
-        while not self.has_reached(end):
-            before = self.position, self._end_seen
-            found += self.poll(POLL_S)
-            left = POLLS_MAX if (self.position, self._end_seen) != before else left - 1
-            if left == 0:
-                raise RetriableError(f"topic {self._topic!r} cannot be read up to offset {end}")
-        return found
+        return self._ours(self._tail.read_to(end))
 
     def has_reached(self, end: int) -> bool:
         """Whether nothing before that offset is left: it may be markers of transactions that are there."""
-        return max(self.position, self._end_seen) >= end
+        return self._tail.has_reached(end)
 
-    def _note(self, message: Message) -> None:
-        error = message.error()
-        if error.code() == KafkaError._PARTITION_EOF:
-            self._end_seen = message.offset()
-        elif error.code() in NO_SUCH_TOPIC:
-            raise self._missing()
-        elif error.fatal():
-            raise FatalError(f"{self._topic}: {error.str()}")
-
-    def _missing(self) -> MissingTopicError:
-        return MissingTopicError(f"topic {self._topic!r} does not exist; `tidegate topics apply` creates it")
+    def _ours(self, messages: list[Message]) -> list[Progress]:
+        records = [decode_progress(m.value(), m.offset()) for m in messages if m.key() == self._key]
+        return [record for record in records if record.input == self._input]
 
     def close(self) -> None:
         """Leaves."""
-        self._consumer.close()
+        self._tail.close()
 
     def __enter__(self) -> "Journal":
         return self

@@ -86,9 +86,12 @@ class Metrics:
         self._entities = [entity.name for entity in spec.entities]
         self._windows = np.array([len(entity.windows) for entity in spec.entities], np.int64)
         self.model = model
+        self.model_loads_failed = 0
+        self.model_swaps = 0
         self.outcomes: Counter[str] = Counter()
         self.dead_letters: Counter[str] = Counter()
-        self.decisions = np.zeros(len(DECISIONS), np.int64)
+        # By the model that made them, as name/version.
+        self.decisions = {f"{model['name']}/{model['version']}": np.zeros(len(DECISIONS), np.int64)}
         self.inexact = np.zeros(len(spec.entities), np.int64)
         self.late_events = 0
         self.commits = 0
@@ -124,11 +127,12 @@ class Metrics:
         self.outcomes["dead_letter"] += len(dead_letters)
         self.dead_letters.update(letter.reason for letter in dead_letters)
 
-    def count_decisions(self, batch: Batch, matrix: FeatureMatrix, decisions: Decisions) -> None:
-        """What was decided, and on what kind of features."""
+    def count_decisions(self, batch: Batch, matrix: FeatureMatrix, decisions: Decisions, model: str) -> None:
+        """What was decided by `model`, and on what kind of features."""
         self.inference_rows.observe(len(batch))
         self.score.observe(decisions.risk_scores)
-        self.decisions += np.bincount(decisions.codes, minlength=len(DECISIONS))
+        counts = np.bincount(decisions.codes, minlength=len(DECISIONS))
+        self.decisions[model] = self.decisions.get(model, 0) + counts
         self.late_events += int(batch.late.sum())
         self.inexact += self._windows * len(batch) - matrix.exact_windows.sum(axis=0, dtype=np.int64)
 
@@ -166,9 +170,9 @@ class MetricsCollector(Collector):
         decisions = CounterMetricFamily(
             "tidegate_decisions", "Decisions by kind and model version.", labels=["decision", "model_version"]
         )
-        version = f"{m.model['name']}/{m.model['version']}"
-        for name, count in zip(DECISIONS, m.decisions.tolist(), strict=True):
-            decisions.add_metric([name, version], count)
+        for version, counts in m.decisions.copy().items():
+            for name, count in zip(DECISIONS, counts.tolist(), strict=True):
+                decisions.add_metric([name, version], count)
         yield decisions
         yield _counter("dead_letters", "Records that could not become events, by reason.", "reason", m.dead_letters)
         inexact = dict(zip(m._entities, m.inexact.tolist(), strict=True))
@@ -182,6 +186,8 @@ class MetricsCollector(Collector):
             "state_cache_hits": ("Entity look-ups found in memory.", m.cache_hits),
             "state_cache_misses": ("Entity look-ups not found in memory.", m.cache_misses),
             "state_flushes": ("Flushes of state to disk.", m.flushes),
+            "model_swaps": ("Times that another model took over.", m.model_swaps),
+            "model_load_failures": ("Models that were to decide and could not be loaded.", m.model_loads_failed),
             "replayed_events": ("Events taken into the state without deciding.", m.replayed_events),
         }
         for name, (text, value) in plain.items():

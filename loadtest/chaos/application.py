@@ -57,6 +57,7 @@ class Application:
                 "dead_letters": self.dead_letters,
                 "progress": self.progress,
                 "lease": f"{self.id}.lease",
+                "control": f"{self.id}.control",
             },
         }
         merged = {**profile, "kafka": kafka, **{name: {**profile.get(name, {}), **tables[name]} for name in tables}}

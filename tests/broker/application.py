@@ -56,6 +56,7 @@ class Application:
     dead_letters: str
     progress: str
     lease: str
+    control: str
     application_id: str
     partitions: int
     sent: list[Sent] = field(default_factory=list)
@@ -71,6 +72,7 @@ class Application:
                 "dead_letters": self.dead_letters,
                 "progress": self.progress,
                 "lease": self.lease,
+                "control": self.control,
             },
             "state": {"dir": "state", "cache_bytes_max": 64 << 20, "dirty_bytes_max": 16 << 20},
             "observe": {"log_format": "json"},
@@ -276,6 +278,7 @@ def new_application(bootstrap: str, folder: Path, topic_factory: TopicFactory, p
         dead_letters=topic_factory("dead-letters", partitions, LARGE),
         progress=topic_factory("progress"),
         lease=topic_factory("lease"),
+        control=topic_factory("control", config={"cleanup.policy": "compact"}),
         application_id=made,
         partitions=partitions,
     )

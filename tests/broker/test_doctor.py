@@ -29,7 +29,7 @@ TIMEOUT_S = 5.0
 def config(kafka_bootstrap: str, tmp_path: Path) -> Iterator[Config]:
     """A configuration whose topics no other test has, and which do not exist yet."""
     run = uuid4().hex[:12]
-    parts = ("transactions", "decisions", "alerts", "dead-letters", "progress", "lease")
+    parts = ("transactions", "decisions", "alerts", "dead-letters", "progress", "lease", "control")
     names = {part: f"test-doctor-{part}-{run}" for part in parts}
     kafka = f"""
 [kafka]
@@ -43,6 +43,7 @@ alerts = "{names["alerts"]}"
 dead_letters = "{names["dead-letters"]}"
 progress = "{names["progress"]}"
 lease = "{names["lease"]}"
+control = "{names["control"]}"
 [state]
 cache_bytes_max = 33554432
 dirty_bytes_max = 8388608

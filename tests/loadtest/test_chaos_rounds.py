@@ -65,6 +65,7 @@ def test_a_configuration_is_the_profile_s_in_the_application() -> None:
         '"dead_letters" = "app.dead-letters"\n'
         '"progress" = "app.progress"\n'
         '"lease" = "app.lease"\n'
+        '"control" = "app.control"\n'
         "[policy]\n"
         '"review" = 5\n'
         "[observe]\n"

@@ -44,7 +44,7 @@ def test_a_short_demo_accounts_for_every_event(tmp_path: Path) -> None:
 @pytest.fixture
 def bootstrap() -> Iterator[str]:
     with EmbeddedBroker() as broker:
-        broker.create_topics(["transactions", "decisions", "alerts", "dead-letters", "progress", "lease"])
+        broker.create_topics(["transactions", "decisions", "alerts", "dead-letters", "progress", "lease", "control"])
         yield broker.bootstrap
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from models.assignment import promoted
 from models.store import Located, set_alias
 from models.train import TrainParams, train
 from tests.models.synthetic import DEFINITIONS, NAMES, write_features
@@ -22,7 +23,7 @@ def features_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(tmp_path_factory: pytest.TempPathFactory, features_file: Path) -> Located:
     store = tmp_path_factory.mktemp("store")
     located = train(features_file, store, "fraud", feature_names=NAMES, definitions=DEFINITIONS, seed=1, params=PARAMS)
-    set_alias(store, "fraud", "champion", located.version)
+    set_alias(store, "fraud", "champion", promoted(None, located.version, "test", ""))
     return located
 
 

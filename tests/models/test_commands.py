@@ -6,6 +6,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from models.assignment import promoted
 from models.store import Located, set_alias
 from tests.commands import invoke, refused
 from tests.models.hostile import CASES, plant
@@ -70,7 +71,7 @@ def test_what_the_store_does_not_have(folder: Path, named: str, complaint: str) 
 
 
 def test_list_has_every_version(folder: Path) -> None:
-    set_alias(folder / "store", "fraud", "challenger", 5)
+    set_alias(folder / "store", "fraud", "challenger", promoted(None, 5, "test", ""))
     ended = invoke("models", "list", "--json")
     assert (ended.exit_code, ended.err) == (0, "")
     found = orjson.loads(ended.out)

@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from models.assignment import promoted
 from models.errors import ModelError
 from models.manifest import read_manifest
 from models.store import (
@@ -61,18 +62,18 @@ def test_a_store_that_is_not_there_is_empty(tmp_path: Path) -> None:
 def test_publish_adds_a_version_and_moves_no_alias(store: Path) -> None:
     assert add_version(store) == 2
     assert versions(store, "fraud") == [1, 2]
-    assert aliases(store, "fraud") == {"champion": 1}
+    assert {alias: at.version for alias, at in aliases(store, "fraud").items()} == {"champion": 1}
     assert sorted(entry.name for entry in (store / "fraud").iterdir()) == ["1", "2", "aliases.json"]
 
 
 def test_aliases_move_and_come_back(store: Path) -> None:
     add_version(store)
-    set_alias(store, "fraud", "champion", 2)
+    set_alias(store, "fraud", "champion", promoted(None, 2, "test", ""))
     assert resolve(store, "fraud@champion").version == 2
-    set_alias(store, "fraud", "champion", 1)
+    set_alias(store, "fraud", "champion", promoted(None, 1, "test", ""))
     assert resolve(store, "fraud@champion").version == 1
     with pytest.raises(ModelError, match="no version 3"):
-        set_alias(store, "fraud", "champion", 3)
+        set_alias(store, "fraud", "champion", promoted(None, 3, "test", ""))
 
 
 def test_publish_never_overwrites(store: Path) -> None:

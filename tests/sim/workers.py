@@ -2,15 +2,21 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
 from contextlib import ExitStack
+from typing import Any
 
 from engine.config import Config
 from engine.errors import FatalError, FencedError, RetriableError
 from engine.kafka.consume import Input
+from engine.kafka.control import Control
 from engine.kafka.deliver import Delivery, delivery_of
 from engine.kafka.journal import Journal
 from engine.kafka.lease import Lease
+from engine.rollout import Rollout
+from engine.serving import Serving
 from engine.worker import Worker
+from models.errors import ModelError
 from tests.pipelines import pipeline_of
 from tests.sim.clients import SimClients
 from tests.sim.cluster import Cluster
@@ -19,6 +25,22 @@ from tests.sim.process import Process
 from tests.sim.store import Disk, SimStore
 
 RESTART_S = 1.0
+
+
+def _no_other(reference: str) -> Serving:
+    raise ModelError(f"the simulation has no model {reference}")
+
+
+class Inline(Executor):
+    """Does what it is given at once."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        try:
+            done.set_result(fn(*args, **kwargs))
+        except ModelError as error:
+            done.set_exception(error)
+        return done
 
 
 class SimClock:
@@ -111,10 +133,11 @@ class Machine:
         delivery: Delivery = delivery_of(self._config, lease, clients)
         self._resources = ExitStack()
         self._resources.callback(delivery.close)
+        clock = SimClock(self.cluster, process)
+        rollout = Rollout(self._config, Control(self._config, clients), _no_other, Inline(), clock)
         self.worker = Worker(
-            self._config, pipeline, source, journal, lease, delivery, threading.Event(),
-            clock=SimClock(self.cluster, process),
-        )  # fmt: skip
+            self._config, pipeline, source, journal, lease, delivery, rollout, threading.Event(), clock=clock
+        )
         self._turns = self.worker.turns()
 
     def _turn(self) -> None:

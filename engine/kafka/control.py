@@ -1,0 +1,98 @@
+"""The `control` topic: how a worker hears of commands, and how the command line sends them."""
+
+import logging
+from types import TracebackType
+from typing import Any
+
+import msgspec
+from confluent_kafka import KafkaError, KafkaException, Message
+
+from engine.config import Config
+from engine.control import AliasMoved, alias_key, decode_command, encode_command
+from engine.errors import RetriableError
+from engine.kafka.client import KAFKA, Clients, control_settings, producer_settings, refused_settings
+from engine.kafka.tail import PARTITION, Tail
+from models.assignment import Assignment
+
+_log = logging.getLogger("tidegate.control")
+
+SEND_TIMEOUT_S = 10.0
+
+
+class Control:
+    """Reads commands to this application. What holds is kept; a record that says nothing sensible changes nothing."""
+
+    def __init__(self, config: Config, clients: Clients = KAFKA) -> None:
+        """ConfigError where the settings are refused."""
+        self._application_id = config.kafka.application_id
+        self._tail = Tail(config.kafka.topics.control, control_settings(config), clients)
+        self._commands: dict[bytes, AliasMoved] = {}
+        self._tail.start(0)
+
+    def catch_up(self) -> None:
+        """Hears everything that was said before now. Raises as `Tail.bounds` and `Tail.read_to`."""
+        _, end = self._tail.bounds()
+        self._take(self._tail.read_to(end))
+
+    def poll(self) -> None:
+        """Hears what has arrived; waits for nothing. MissingTopicError where there is no such topic."""
+        self._take(self._tail.poll(0.0))
+
+    def assignment(self, model: str, alias: str) -> Assignment | None:
+        """What the alias stands for by command; None where nobody has said."""
+        command = self._commands.get(alias_key(self._application_id, model, alias))
+        return None if command is None else command.assignment
+
+    def _take(self, messages: list[Message]) -> None:
+        for message in messages:
+            key, value = message.key(), message.value()
+            if value is None:
+                self._commands.pop(key, None)
+                continue
+            try:
+                command = decode_command(value)
+            except msgspec.DecodeError as error:
+                # Whoever may write here may stop no worker by it.
+                _log.error("a command cannot be read", extra={"offset": message.offset(), "why": str(error)})
+                continue
+            if command.key != key:
+                _log.error("a command has the key of another", extra={"offset": message.offset()})
+                continue
+            self._commands[key] = command
+
+    def close(self) -> None:
+        """Leaves."""
+        self._tail.close()
+
+    def __enter__(self) -> "Control":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def send_command(config: Config, command: AliasMoved, clients: Clients = KAFKA) -> None:
+    """Returns once the broker has it; RetriableError where it does not say so in time."""
+    failed: list[KafkaError] = []
+
+    def note(error: KafkaError | None, _message: Message) -> None:
+        if error is not None:
+            failed.append(error)
+
+    settings = {
+        **producer_settings(config),
+        "message.timeout.ms": int(SEND_TIMEOUT_S * 1000),
+        "delivery.report.only.error": False,
+    }
+    topic = config.kafka.topics.control
+    try:
+        producer: Any = clients.producer(settings)
+    except KafkaException as error:
+        raise refused_settings(error) from error
+    producer.produce(topic, encode_command(command), command.key, PARTITION, note)
+    left = producer.flush(SEND_TIMEOUT_S + 1)
+    if left or failed:
+        why = failed[0].str() if failed else "no answer"
+        raise RetriableError(f"the command was not written to topic {topic!r}: {why}")

@@ -1,0 +1,118 @@
+"""Which model decides, while the stream runs.
+
+control topic --> what the alias stands for --> loads beside the one that decides: gate, session, warm-up --+
+                                                                                                            |
+between two commits: the pipeline gets the new one, whole <--------------- ready ---------------------------+
+                     the old one stays, and an error says why <----------- refused -------------------------+
+"""
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+
+from engine.assemble import load_model_of, model_store
+from engine.clock import Clock
+from engine.config import Config
+from engine.errors import ConfigError
+from engine.kafka.control import Control
+from engine.pipeline import Pipeline
+from engine.serving import Serving
+from features.spec import FeatureSpec
+from models.assignment import Assignment, newest
+from models.errors import ModelError
+from models.runtime import Model
+from models.store import aliases, parse_reference
+
+_log = logging.getLogger("tidegate.models")
+
+HEAR_INTERVAL_S = 0.1
+
+
+def first_champion(config: Config, spec: FeatureSpec, control: Control) -> Model:
+    """What is to decide first: by command or by the store, whichever was said last.
+
+    Where that is refused, what it stood for before, as in workers that ran when the command came. ConfigError where
+    none can be loaded.
+    """
+    reference, refused = config.models.champion, None
+    for version in _candidates(config, control):
+        try:
+            return load_model_of(config, spec, version)
+        except ModelError as error:
+            _log.error("a model is refused", extra={"model": version, "why": str(error)})
+            refused = refused or error
+    raise ConfigError(f"models.champion {reference!r}: {refused}") from refused
+
+
+def _candidates(config: Config, control: Control) -> list[str]:
+    """References, the best first."""
+    reference = config.models.champion
+    try:
+        parsed = parse_reference(reference)
+        if parsed.alias is None:
+            return [reference]
+        stored = aliases(model_store(config), parsed.name).get(parsed.alias)
+    except ModelError as error:
+        raise ConfigError(f"models.champion {reference!r}: {error}") from error
+    found = newest(stored, control.assignment(parsed.name, parsed.alias))
+    if found is None:
+        return [reference]
+    return [f"{parsed.name}/{version}" for version in (found.version, *reversed(found.earlier))]
+
+
+class Rollout:
+    """Follows the alias that `models.champion` names; a reference to a version is never left."""
+
+    def __init__(
+        self, config: Config, control: Control, load: Callable[[str], Serving], loader: Executor, clock: Clock
+    ) -> None:
+        """What `control` has heard so far counts as done."""
+        parsed = parse_reference(config.models.champion)
+        self._name, self._alias = parsed.name, parsed.alias
+        self._control = control
+        self._load = load
+        self._loader = loader
+        self._clock = clock
+        self._hear_at = clock.monotonic()
+        self._loading: Future[Serving] | None = None
+        self._heard = self._said()
+
+    def _said(self) -> Assignment | None:
+        return None if self._alias is None else self._control.assignment(self._name, self._alias)
+
+    def settle(self, pipeline: Pipeline) -> None:
+        """Has everything that was said before now; returns once that model is in place, or refused."""
+        self._control.catch_up()
+        self._begin(pipeline)
+        while self._loading is not None:
+            self._end(self._loading, pipeline)
+
+    def tick(self, pipeline: Pipeline, *, may_swap: bool) -> None:
+        """Hears now and then, and puts a model in place that is ready; nothing may be uncommitted then."""
+        now = self._clock.monotonic()
+        if now >= self._hear_at:
+            self._hear_at = now + HEAR_INTERVAL_S
+            self._control.poll()
+            self._begin(pipeline)
+        if may_swap and self._loading is not None and self._loading.done():
+            self._end(self._loading, pipeline)
+
+    def _begin(self, pipeline: Pipeline) -> None:
+        said = self._said()
+        if self._loading is not None or said is None or said == self._heard:
+            return
+        self._heard = said
+        if said.version != pipeline.model.version:
+            self._loading = self._loader.submit(self._load, f"{self._name}/{said.version}")
+
+    def _end(self, loading: Future[Serving], pipeline: Pipeline) -> None:
+        self._loading = None
+        try:
+            serving = loading.result()
+        except ModelError as error:
+            pipeline.metrics.model_loads_failed += 1
+            _log.error("a model is refused", extra={"why": str(error), "decides": pipeline.model.label})
+        else:
+            _log.info("another model decides", extra={"model": serving.model.label, "before": pipeline.model.label})
+            pipeline.swap(serving)
+        self._begin(pipeline)
