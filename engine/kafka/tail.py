@@ -20,7 +20,7 @@ class Tail:
 
     def __init__(self, topic: str, settings: dict[str, Any], clients: Clients) -> None:
         """ConfigError where the settings are refused."""
-        self._topic = topic
+        self.topic = topic
         self.position = 0
         self._end_seen = -1
         try:
@@ -31,20 +31,20 @@ class Tail:
     def start(self, offset: int) -> None:
         """Reads on from here; from the first record there is where those before are gone."""
         self.position, self._end_seen = offset, -1
-        self._consumer.assign([TopicPartition(self._topic, PARTITION, offset)])
+        self._consumer.assign([TopicPartition(self.topic, PARTITION, offset)])
 
     def bounds(self) -> tuple[int, int]:
         """The first offset that is still there, and that of the next record to be committed.
 
         RetriableError without an answer, MissingTopicError where there is no such topic.
         """
-        place = TopicPartition(self._topic, PARTITION)
+        place = TopicPartition(self.topic, PARTITION)
         try:
             first, end = self._consumer.get_watermark_offsets(place, timeout=ANSWER_TIMEOUT_S)
         except KafkaException as error:
             if error.args[0].code() in NO_SUCH_TOPIC:
                 raise self._missing() from error
-            raise RetriableError(f"the end of topic {self._topic!r} is not known: {error.args[0].str()}") from error
+            raise RetriableError(f"the end of topic {self.topic!r} is not known: {error.args[0].str()}") from error
         return int(first), int(end)
 
     def poll(self, timeout_s: float) -> list[Message]:
@@ -66,7 +66,7 @@ class Tail:
             found += self.poll(POLL_S)
             left = POLLS_MAX if (self.position, self._end_seen) != before else left - 1
             if left == 0:
-                raise RetriableError(f"topic {self._topic!r} cannot be read up to offset {end}")
+                raise RetriableError(f"topic {self.topic!r} cannot be read up to offset {end}")
         return found
 
     def has_reached(self, end: int) -> bool:
@@ -80,10 +80,10 @@ class Tail:
         elif error.code() in NO_SUCH_TOPIC:
             raise self._missing()
         elif error.fatal():
-            raise FatalError(f"{self._topic}: {error.str()}")
+            raise FatalError(f"{self.topic}: {error.str()}")
 
     def _missing(self) -> MissingTopicError:
-        return MissingTopicError(f"topic {self._topic!r} does not exist; `tidegate topics apply` creates it")
+        return MissingTopicError(f"topic {self.topic!r} does not exist; `tidegate topics apply` creates it")
 
     def close(self) -> None:
         """Leaves."""

@@ -73,7 +73,7 @@ def test_before_and_after_topics_apply(config: Config) -> None:
     assert {check for check, finding in before.items() if finding.verdict == "failure"} == {"topics", "offsets"}
     assert before["broker"].verdict == "ok"
     assert "cluster " in before["broker"].detail
-    assert before["topics"].detail.count("missing") == 6
+    assert before["topics"].detail.count("missing") == 7
     assert "tidegate topics apply" in before["topics"].advice
 
     apply(admin_settings(config), wanted_topics(config))

@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+from confluent_kafka import Message
 
 from engine.errors import FatalError, MissingTopicError
-from engine.kafka.journal import Journal
-from engine.progress import Progress
+from engine.kafka.tail import Tail
 from engine.worker import MISSING_S
 from tests.provenance import commit
 from tests.sim.planted import AT_LEAST_ONCE, EXACTLY_ONCE, Planted, progress_end_after_commit
@@ -104,14 +104,14 @@ def test_what_is_looked_up_after_a_commit_may_be_a_successors(monkeypatch: pytes
 def unknown_progress(monkeypatch: pytest.MonkeyPatch, seconds: float) -> Simulation:
     """Nothing goes wrong, but that for so long nobody knows of the topic `progress`."""
     simulation = Simulation(0, rates=dict.fromkeys(RATES, 0.0))
-    poll = Journal.poll
+    poll = Tail.poll
 
-    def unknown(journal: Journal, timeout_s: float) -> list[Progress]:
-        if 10.0 < simulation.cluster.clock.now_s < 10.0 + seconds:
+    def unknown(tail: Tail, timeout_s: float) -> list[Message]:
+        if tail.topic == "progress" and 10.0 < simulation.cluster.clock.now_s < 10.0 + seconds:
             raise MissingTopicError("topic 'progress' does not exist")
-        return poll(journal, timeout_s)
+        return poll(tail, timeout_s)
 
-    monkeypatch.setattr(Journal, "poll", unknown)
+    monkeypatch.setattr(Tail, "poll", unknown)
     return simulation
 
 
