@@ -116,6 +116,8 @@ class Worker:
     def _prepare(self) -> None:
         """Finds where the state on disk stands in the input, and begins to follow from there."""
         self.pipeline.metrics.role = "starting"
+        # What it has heard of the broker is told when it is polled; as long as nobody answers, nothing else polls it.
+        self.lease.poll()
         state = self.pipeline.state
         self._check_origin()
         # Others may have read partitions that were not there when this process began.

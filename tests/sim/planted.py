@@ -268,6 +268,7 @@ class Planted:
 
     bug: Callable[[Patch], None]
     rates: dict[str, float] = field(default_factory=dict)
+    late_s: float | None = None
 
 
 EXACTLY_ONCE = (
@@ -280,7 +281,7 @@ EXACTLY_ONCE = (
     Planted(doubt_taken_for_commit, {"abortable": 0.2}),
     Planted(broken_connection_ignored, {"repeated request": 0.5}),
     Planted(outputs_not_written_anew, {"overtaken": 0.3}),
-    Planted(abort_asked_twice, {"overtaken": 0.9, "late request": 0.6, "late produce": 0.5}),
+    Planted(abort_asked_twice, {"overtaken": 0.9, "late request": 0.5}, late_s=0.05),
     Planted(replay_beyond_committed),
     Planted(replay_short_of_committed),
     Planted(part_of_a_batch_lost),

@@ -88,8 +88,14 @@ class NotLivelyError(Exception):
 class Simulation:
     """Everything of one seed."""
 
-    def __init__(self, seed: int, delivery: str = "exactly_once", rates: dict[str, float] | None = None) -> None:
-        """`rates` go before the usual ones."""
+    def __init__(
+        self,
+        seed: int,
+        delivery: str = "exactly_once",
+        rates: dict[str, float] | None = None,
+        late_s: float | None = None,
+    ) -> None:
+        """`rates` go before the usual ones; so does `late_s`, how late what is late is at most."""
         self.seed = seed
         self.delivery = delivery
         self.random = Random(seed)
@@ -97,7 +103,8 @@ class Simulation:
         # Some runs are rough and some are nearly calm: what one fault does is seen best alone.
         share = self.random.choice([0.3, 1.0, 3.0])
         chosen = {kind: rate * share for kind, rate in RATES.items()} | (rates or {})
-        self.cluster = Cluster(Faults(seed, chosen, late_s=self.random.choice([0.2, 2.0, 10.0])))
+        usual_s = self.random.choice([0.2, 2.0, 10.0])
+        self.cluster = Cluster(Faults(seed, chosen, late_s=usual_s if late_s is None else late_s))
         for topic in wanted_topics(self.config):
             self.cluster.create_topic(topic.name, topic.partitions)
         self.machines = [Machine(self.cluster, self.config, name) for name in "ab"]

@@ -140,7 +140,7 @@ def test_a_planted_bug_is_found(delivery: str, planted: Planted, monkeypatch: py
     for seed in range(BUG_SEEDS):
         gc.collect()
         try:
-            found = Simulation(seed, delivery, planted.rates).run().problems
+            found = Simulation(seed, delivery, planted.rates, planted.late_s).run().problems
         except Exception as error:  # noqa: BLE001 - whatever a bug leads to shows it
             found = [repr(error)]
         if found:
