@@ -26,7 +26,7 @@ class Side:
     @property
     def reference(self) -> str:
         """Name and version, as in fraud/7."""
-        return f"{self.model.name}/{self.model.version}"
+        return self.model.label
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,4 +66,4 @@ def _side(model: Model, inputs: Float32) -> Side:
     try:
         return Side(model, inputs, model.score_inputs(inputs))
     except ModelError as error:
-        raise ModelError(f"model {model.name}/{model.version}: {error}") from error
+        raise ModelError(f"model {model.label}: {error}") from error
