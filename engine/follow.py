@@ -19,7 +19,7 @@ from engine.events import Bool, Records, select
 from engine.kafka.consume import Input
 from engine.kafka.journal import Journal
 from engine.pipeline import Pipeline
-from engine.progress import Progress, Run, replaced
+from engine.progress import Progress, Run, beginning, held
 
 # Of a partition whose turn does not come, so many records are kept waiting.
 WAITING_RECORDS_MAX = 20_000
@@ -96,27 +96,26 @@ class Follower:
         for record in records:
             if record.sequence <= self.sequence:
                 continue  # taken before this start
-            earlier = replaced(self._unconfirmed, record)[:-1]
-            self._confirm(earlier)
-            self._unconfirmed = [record]
-        if not self._confirmed_by_next:
-            self._confirm(self._unconfirmed)
-            self._unconfirmed = []
+            if not self._confirmed_by_next:
+                self._confirm(record)
+                continue
+            if self._unconfirmed and record.sequence > self._unconfirmed[-1].sequence:
+                self._confirm(held(self._unconfirmed, beginning(record)))
+                self._unconfirmed = []
+            self._unconfirmed.append(record)
 
-    def _confirm(self, records: list[Progress]) -> None:
-        for record in records:
-            if record.sequence != self.sequence + 1 and self.sequence:
-                raise FatalError(
-                    f"commit {self.sequence} is followed by commit {record.sequence} in the progress topic: "
-                    f"records are missing, or two applications have the same application_id"
-                )
-            self.sequence = record.sequence
-            self._runs.extend(record.runs)
-            for partition, start, to in record.refused:
-                self._refused.setdefault(partition, deque()).append((start, to))
-            # A partition that the topic has got since was read from its beginning.
-            starts = record.vector | {partition: start for partition, start, _ in reversed(record.runs)}
-            self._add({p: start for p, start in starts.items() if p not in self.position})
+    def _confirm(self, record: Progress) -> None:
+        if record.sequence != self.sequence + 1 and self.sequence:
+            raise FatalError(
+                f"commit {self.sequence} is followed by commit {record.sequence} in the progress topic: "
+                f"records are missing, or two applications have the same application_id"
+            )
+        self.sequence = record.sequence
+        self._runs.extend(record.runs)
+        for partition, start, to in record.refused:
+            self._refused.setdefault(partition, deque()).append((start, to))
+        # A partition that the topic has got since was read from its beginning.
+        self._add({p: start for p, start in beginning(record).items() if p not in self.position})
 
     def _add(self, position: dict[int, int]) -> None:
         """Goes on with more partitions."""
@@ -141,8 +140,8 @@ class Follower:
         Of records that retention took or that were never written: the state is the same, whatever the order.
         FatalError where more was taken than is committed.
         """
-        self._unconfirmed = [r for r in self._unconfirmed if all(committed.get(p, 0) >= v for p, v in r.vector.items())]
-        self._confirm(self._unconfirmed)
+        if done := [r for r in self._unconfirmed if all(committed.get(p, 0) >= v for p, v in r.vector.items())]:
+            self._confirm(held(done, committed))
         self._unconfirmed = []
         # Nothing was ever taken of a partition that no record names.
         self._add({p: offset for p, offset in committed.items() if p not in self.position})

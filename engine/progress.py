@@ -8,11 +8,12 @@ What was refused stays so, even for whoever reads it under rules that would take
 again by a replay of dead letters, which then is no duplicate.
 
 Whoever takes the input in this order has the state that the worker had, so it is what replays, standbys and checkers
-read. `sequence` counts an application's commits; one that begins anew at the same number replaces what was written
-under it before: at least once, a worker may end between this record and the commit of its offsets.
+read. `sequence` counts an application's commits. At least once, several records may have one number: a worker may end
+between this record and the commit of its offsets, or stand still before it and write it when a successor has committed
+its own. Only one of them is what the next one goes on from, or what the committed offsets say.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -100,6 +101,15 @@ def joined(runs: Iterable[Run]) -> list[Run]:
     return found
 
 
-def replaced(earlier: Sequence[Progress], newer: Progress) -> list[Progress]:
-    """The records that still hold once `newer` was read: those with smaller numbers, and it."""
-    return [*(record for record in earlier if record.sequence < newer.sequence), newer]
+def beginning(record: Progress) -> dict[int, int]:
+    """The vector before it."""
+    return record.vector | {partition: start for partition, start, _ in reversed(record.runs)}
+
+
+def held(candidates: Sequence[Progress], place: Mapping[int, int]) -> Progress:
+    """Of records that have one number, the one that was committed, if the input went on at `place` after it.
+
+    Where none ends there, offsets were set from outside: then the newest.
+    """
+    ended = (record for record in reversed(candidates) if record.vector.items() <= place.items())
+    return next(ended, candidates[-1])

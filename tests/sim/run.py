@@ -241,17 +241,19 @@ class Checks:
         return found + self._check_disks(store)
 
     def _runs_that_hold(self, progress: list[Progress]) -> list[Run]:
-        """At least once, a record may be written again under its number until the next one follows; what a worker
-        writes that stood still meanwhile, and has lost the lease, has a number that is long gone."""
+        """At least once, several records may have one number: the last ends at the committed offsets, and each of the
+        others where the next one begins. Found from the end on, which is not the way the workers find them."""
+        if self._once:
+            numbers = [record.sequence for record in progress]
+            return [run for record in progress for run in record.runs] if numbers == sorted(set(numbers)) else []
         held: list[Progress] = []
-        for record in progress:
-            if self._once and held and record.sequence <= held[-1].sequence:
-                return []
-            if len(held) > 1 and record.sequence <= held[-2].sequence:
-                continue
-            if held and record.sequence <= held[-1].sequence:
-                held.pop()
-            held.append(record)
+        place = self._simulation.offsets()
+        for number in sorted({record.sequence for record in progress}, reverse=True):
+            for record in (record for record in progress if record.sequence == number):
+                if all(place[partition] == offset for partition, offset in record.vector.items()):
+                    held.insert(0, record)
+                    place |= {partition: start for partition, start, _ in reversed(record.runs)}
+                    break
         return [run for record in held for run in record.runs]
 
     def _check_runs(self, runs: list[Run]) -> list[str]:

@@ -44,8 +44,9 @@ class Journal:
 
 
 def progress(sequence: int, runs: list[Run], refused: list[Run]) -> Progress:
+    vector = {partition: to for partition, _, to in runs}
     return Progress(
-        application_id="a", input="in", sequence=sequence, vector={}, runs=runs, refused=refused,
+        application_id="a", input="in", sequence=sequence, vector=vector, runs=runs, refused=refused,
         state_fingerprint="", feature_set="", model="", policy="",
     )  # fmt: skip
 
@@ -59,7 +60,14 @@ def polled(partition: int, start: int, to: int) -> Records:
     return records_of([event_of(partition, offset) for offset in offsets], partition, offsets)
 
 
-def follow(source: list[Records], heard: list[Progress], *, confirmed_by_next: bool = False) -> Pipeline:
+def follow(
+    source: list[Records],
+    heard: list[Progress],
+    *,
+    confirmed_by_next: bool = False,
+    committed: dict[int, int] | None = None,
+) -> Pipeline:
+    """The state after it, and after what is `committed`."""
     pipeline = pipeline_of(profile())
     follower = Follower(
         pipeline,
@@ -70,6 +78,8 @@ def follow(source: list[Records], heard: list[Progress], *, confirmed_by_next: b
     )
     follower.start({0: 0, 1: 0}, 0, 0)
     follower.hear(0.0)
+    if committed is not None:
+        follower.take_rest(committed)
     while follower.remaining:
         follower.take(0.0)
     return pipeline
@@ -111,6 +121,22 @@ def test_a_commit_that_was_made_anew_says_what_it_refused() -> None:
     ]
     pipeline = follow([polled(0, 0, 5)], heard, confirmed_by_next=True)
     assert taken(pipeline, 0, range(3)) == {0, 2}
+
+
+@pytest.mark.parametrize("late_to", [5, 12])
+def test_a_commit_of_one_who_has_lost_the_lease_stands_for_nothing(late_to: int) -> None:
+    """At least once: it stood still before its record, and wrote it when its successor had committed its own."""
+    heard = [
+        progress(1, [(0, 0, 4)], []),
+        progress(2, [(0, 4, 9)], [(0, 7, 8)]),
+        progress(2, [(0, 4, late_to)], [(0, 4, 5)]),
+    ]
+    next_one = progress(3, [(0, 9, 11)], [])
+    followed = follow([polled(0, 0, 14)], [*heard, next_one, progress(4, [(0, 11, 14)], [])], confirmed_by_next=True)
+    assert taken(followed, 0, range(14)) == set(range(11)) - {7}
+
+    taken_over = follow([polled(0, 0, 14)], heard, confirmed_by_next=True, committed={0: 9, 1: 0})
+    assert taken(taken_over, 0, range(14)) == set(range(9)) - {7}
 
 
 def test_a_batch_that_was_refused_whole_is_passed_over() -> None:
