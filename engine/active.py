@@ -50,6 +50,7 @@ class Uncommitted:
 
     runs: list[Run] = field(default_factory=list)
     refused: list[Run] = field(default_factory=list)
+    canary: str = ""
     record_times_ms: list[np.ndarray] = field(default_factory=list)
 
     def __bool__(self) -> bool:
@@ -120,6 +121,7 @@ class Loop:
         clock.done("produce")
         self._uncommitted.runs += runs_of(records)
         self._uncommitted.refused += refused_of(outputs.dead_letters)
+        self._uncommitted.canary = outputs.canary or self._uncommitted.canary
         self._uncommitted.record_times_ms.append(outputs.record_times_ms)
         self.vector |= next_offsets(records)
         self._newest_record_ms = int(records.record_times_ms.max())
@@ -154,6 +156,7 @@ class Loop:
             state_fingerprint=pipeline.state.header.fingerprint,
             feature_set=pipeline.feature_set,
             model=pipeline.model.label,
+            canary=self._uncommitted.canary,
             policy=f"{self._stage.config.policy.name}/{self._stage.config.policy.version}",
         )
 

@@ -92,8 +92,8 @@ def _at_least(section: _Section, least: int, *keys: str) -> None:
 
 
 class Topics(_Section, frozen=True):
-    """Names of the topics beside the input: outputs, the order in which events were taken, who owns the input, and
-    what operators decide meanwhile.
+    """Names of the topics beside the input: outputs, the order in which events were taken, who owns the input, what
+    operators decide meanwhile, and what challengers would have decided.
     """
 
     decisions: str = "decisions"
@@ -102,6 +102,7 @@ class Topics(_Section, frozen=True):
     progress: str = "progress"
     lease: str = "lease"
     control: str = "control"
+    shadow_decisions: str = "shadow-decisions"
 
 
 class Kafka(_Section, frozen=True):
@@ -218,10 +219,14 @@ class Rates(_Section, frozen=True):
 
 
 class Models(_Section, frozen=True):
-    """Which model decides: `name@alias` or `name/version` in the store; no store means the one that ships."""
+    """Which model decides: `name@alias` or `name/version` in the store; no store means the one that ships.
+
+    `challengers`, named alike, score the same events and decide nothing.
+    """
 
     store: str | None = None
     champion: str = "demo@champion"
+    challengers: list[str] = []
 
 
 class Policy(_Section, frozen=True):

@@ -37,12 +37,16 @@ class Message(TypedDict):
 
 @dataclass(slots=True)
 class Outputs:
-    """Everything one micro-batch puts out, and the record timestamps of the events that were decided."""
+    """Everything one micro-batch puts out, and the record timestamps of the events that were decided.
+
+    `canary`: the model that decided some of them beside the champion, as name/version; empty where none did.
+    """
 
     decisions: list[Message] = field(default_factory=list)
     alerts: list[Message] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     record_times_ms: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    canary: str = ""
 
 
 class Encoder:
@@ -55,9 +59,12 @@ class Encoder:
         policy: dict[str, str],
         *,
         with_features: bool = False,
+        role: str | None = None,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
+        """`role`: what the model is, where it is not whose decisions count; every decision says so then."""
         self._spec = spec
+        self._role = b"" if role is None else b'"role":' + orjson.dumps(role) + b","
         self._with_features = with_features
         self._clock_ms = clock_ms
         self._model = orjson.dumps(model)
@@ -68,14 +75,21 @@ class Encoder:
 
     def encode(self, batch: Batch, matrix: FeatureMatrix, decisions: Decisions) -> tuple[list[Message], list[Message]]:
         """The decision messages of every event, and the alert messages of the flagged ones."""
-        values = self._values(batch, matrix, decisions)
-        keys = [None if key is None else key.encode() for key in batch.partition_keys]
-        messages: list[Message] = [{"key": key, "value": value} for key, value in zip(keys, values, strict=True)]
+        messages = self.encode_decisions(batch, matrix, decisions)
         alerts: list[Message] = [
-            {"key": keys[row], "value": self._alert(batch, decisions, values[row], row, place)}
+            {
+                "key": messages[row]["key"],
+                "value": self._alert(batch, decisions, messages[row]["value"], row, place),
+            }
             for place, row in enumerate(decisions.flagged.tolist())
         ]
         return messages, alerts
+
+    def encode_decisions(self, batch: Batch, matrix: FeatureMatrix, decisions: Decisions) -> list[Message]:
+        """The decision messages of every event."""
+        values = self._values(batch, matrix, decisions)
+        keys = [None if key is None else key.encode() for key in batch.partition_keys]
+        return [{"key": key, "value": value} for key, value in zip(keys, values, strict=True)]
 
     def _values(self, batch: Batch, matrix: FeatureMatrix, decisions: Decisions) -> list[bytes]:
         template = self._template(batch.topic)
@@ -111,7 +125,7 @@ class Encoder:
                     b'"decision_id":"' + name + b'-%b-%b","event_id":"%b","event_time":%b,"decided_at":%b,',
                     b'"source":{"topic":"' + name + b'","partition":%b,"offset":%b},',
                     b'"decision":"%b","risk_score":%b,"probability":%b,',
-                    b'"model":' + _constant(self._model) + b",",
+                    _constant(self._role) + b'"model":' + _constant(self._model) + b",",
                     b'"policy":' + _constant(self._policy) + b",",
                     b'"feature_set":' + self._feature_set + b",",
                     b'"rules":[],"reasons":%b,"inexact":[%b],"degraded":[%b]',

@@ -7,7 +7,17 @@ from engine.config import Config
 from engine.control import AliasMoved
 from engine.errors import ConfigError, MissingTopicError, RetriableError
 from engine.kafka.control import Control, send_command
-from models.assignment import Assignment, newest, promoted, rolled_back
+from models.assignment import (
+    ALIASES,
+    CANARY,
+    Assignment,
+    canary_of,
+    ended,
+    later_than,
+    newest,
+    promoted,
+    rolled_back,
+)
 from models.errors import ModelError
 from models.store import aliases, parse_reference, set_alias
 
@@ -23,50 +33,71 @@ class Move:
     not_stored: str | None
 
 
-def promote(config: Config, reference: str, alias: str, author: str, reason: str) -> Move:
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What each alias of a model stands for, and why the broker was not asked; None where it was."""
+
+    assignments: dict[str, Assignment | None]
+    not_heard: str | None
+
+
+def promote(
+    config: Config, reference: str, alias: str, author: str, reason: str, *, share: float | None = None
+) -> Move:
     """The alias stands for this version, once the gate has let it pass; ConfigError where it does not.
 
-    Without a broker the store alone has it. Raises RetriableError where neither could be written.
+    `share` is of the canary alone, and which it needs. Without a broker the store alone has it. Raises RetriableError
+    where neither could be written.
     """
+    if (share is not None) != (alias == CANARY):
+        raise ConfigError(f"a share of the entities is what the alias {CANARY} needs, and no other has")
     try:
         model = load_model_of(config, config.feature_spec(), reference)
-        before, not_heard = _known(config, model.name, alias)
-        assignment = promoted(before, model.version, author, reason)
+        known = _known(config, model.name)
     except ModelError as error:
         raise ConfigError(str(error)) from error
-    return _move(config, model.name, alias, assignment, not_heard)
+    before = known.assignments[alias]
+    if share is not None:
+        assignment = canary_of(before, model.version, share, author, reason)
+    else:
+        assignment = promoted(before, model.version, author, reason)
+    return _move(config, model.name, alias, assignment, known)
 
 
 def roll_back(config: Config, name: str, alias: str, author: str, reason: str) -> Move:
-    """The alias stands for what it stood for before. Needs the broker, or else the store; no model is loaded.
+    """The alias stands for what it stood for before, the canary for nothing. Needs the broker, or else the store.
 
-    ConfigError where it never stood for anything else, RetriableError where neither could be written.
+    No model is loaded. ConfigError where it never stood for anything else, RetriableError where neither could be
+    written.
     """
     try:
         parse_reference(f"{name}@{alias}")
-        before, not_heard = _known(config, name, alias)
-        assignment = rolled_back(before, author, reason)
+        known = _known(config, name)
+        undo = ended if alias == CANARY else rolled_back
+        assignment = undo(known.assignments[alias], author, reason)
     except ModelError as error:
         raise ConfigError(f"{name}@{alias}: {error}") from error
-    return _move(config, name, alias, assignment, not_heard)
+    return _move(config, name, alias, assignment, known)
 
 
-def _known(config: Config, name: str, alias: str) -> tuple[Assignment | None, str | None]:
-    """What the alias stands for, and why the broker was not asked."""
-    stored = aliases(model_store(config), name).get(alias)
+def _known(config: Config, name: str) -> _Known:
+    stored = aliases(model_store(config), name)
     if not config.kafka.bootstrap:
-        return stored, "no broker is configured"
+        return _Known({alias: stored.get(alias) for alias in ALIASES}, "no broker is configured")
     try:
         with Control(config) as control:
             control.catch_up()
-            return newest(stored, control.assignment(name, alias)), None
+            heard = {alias: newest(stored.get(alias), control.assignment(name, alias)) for alias in ALIASES}
     except (RetriableError, MissingTopicError) as error:
-        return stored, str(error)
+        return _Known({alias: stored.get(alias) for alias in ALIASES}, str(error))
+    return _Known(heard, None)
 
 
-def _move(config: Config, name: str, alias: str, assignment: Assignment, not_heard: str | None) -> Move:
+def _move(config: Config, name: str, alias: str, assignment: Assignment, known: _Known) -> Move:
     """To the broker only if it was heard before: what was said there is not known otherwise."""
-    not_sent, not_stored = not_heard, None
+    # Whether the champion or the canary was said last says whether the canary decides.
+    assignment = later_than(assignment, *known.assignments.values())
+    not_sent, not_stored = known.not_heard, None
     if not_sent is None:
         try:
             send_command(

@@ -1,25 +1,60 @@
 """One micro-batch through the stages: decode, features, score, decide, emit. Knows nothing of Kafka."""
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.canary import Canary
 from engine.decode import Decoder
-from engine.emit import Outputs
-from engine.events import Records
+from engine.emit import Message, Outputs
+from engine.events import Batch, Records
 from engine.observe.metrics import Metrics
 from engine.score import score
 from engine.serving import Serving
-from engine.state.local import LocalState
+from engine.state.local import FeatureMatrix, LocalState
+from models.errors import ModelError
 from models.runtime import Model
+
+_log = logging.getLogger("tidegate.models")
+
+Index = NDArray[np.intp]
+
+
+class Onlookers(Protocol):
+    """Models that see what the champion sees, and decide nothing."""
+
+    def offer(self, batch: Batch, matrix: FeatureMatrix) -> None:
+        """Takes a copy of what they need, or nothing where they are behind; never waits, never raises."""
+
+
+@dataclass(slots=True)
+class _Part:
+    """The events of a micro-batch that one model decides; `rows` are theirs within it."""
+
+    serving: Serving
+    batch: Batch
+    matrix: FeatureMatrix
+    probabilities: NDArray[np.float32]
+    rows: Index
 
 
 @dataclass(slots=True)
 class Pipeline:
-    """The stages, and the state that they read and change in memory; `champion` is whose decisions go out."""
+    """The stages, and the state that they read and change in memory.
+
+    `champion` decides, but for the entities that a `canary` has. `onlookers` score the same events beside them.
+    """
 
     decoder: Decoder
     state: LocalState
     champion: Serving
     metrics: Metrics
+    canary: Canary | None = None
+    onlookers: Onlookers | None = None
 
     @property
     def model(self) -> Model:
@@ -31,6 +66,11 @@ class Pipeline:
         self.champion = champion
         self.metrics.model = champion.model.facts
         self.metrics.model_swaps += 1
+
+    def set_canary(self, canary: Canary | None) -> None:
+        """Another model decides for a share of the entities from the next batch on; None ends that."""
+        self.canary = canary
+        self.metrics.canary = None if canary is None else (canary.serving.model.facts, canary.share)
 
     @property
     def feature_set(self) -> str:
@@ -50,14 +90,53 @@ class Pipeline:
             return Outputs(dead_letters=dead_letters)
         matrix = self.state.features(accepted)
         clock.done("features")
-        probabilities = score(self.model, matrix)
+        parts = self._score(accepted, matrix)
         clock.done("score")
-        decisions = self.champion.policy.decide(probabilities, matrix.values)
+        decided = [part.serving.policy.decide(part.probabilities, part.matrix.values) for part in parts]
         clock.done("decide")
-        messages, alerts = self.champion.encoder.encode(accepted, matrix, decisions)
+        messages: list[tuple[Index, list[Message]]] = []
+        alerts: list[tuple[Index, list[Message]]] = []
+        for part, decisions in zip(parts, decided, strict=True):
+            made, raised = part.serving.encoder.encode(part.batch, part.matrix, decisions)
+            messages.append((part.rows, made))
+            alerts.append((part.rows[decisions.flagged], raised))
+        outputs = Outputs(in_order(messages), in_order(alerts), dead_letters, accepted.record_times_ms)
         clock.done("encode")
-        self.metrics.count_decisions(accepted, matrix, decisions, self.model.label)
-        return Outputs(messages, alerts, dead_letters, accepted.record_times_ms)
+        for part, decisions in zip(parts, decided, strict=True):
+            self.metrics.count_decisions(part.batch, part.matrix, decisions, part.serving.model.label)
+        labels = (part.serving.model.label for part in parts if part.serving is not self.champion)
+        outputs.canary = next(labels, "")
+        if self.onlookers is not None:
+            self.onlookers.offer(accepted, matrix)
+            clock.done("shadow")
+        return outputs
+
+    def _score(self, batch: Batch, matrix: FeatureMatrix) -> list[_Part]:
+        """A part for each model that has any of the events; raises as `score`."""
+        if self.canary is not None:
+            chosen = self.canary.rows(batch)
+            if chosen.any() and (canary := self._canary_part(self.canary, batch, matrix, np.flatnonzero(chosen))):
+                if chosen.all():
+                    return [canary]
+                rows = np.flatnonzero(~chosen)
+                rest, values = batch.take(rows), matrix.take(rows)
+                return [_Part(self.champion, rest, values, score(self.model, values), rows), canary]
+        return [_Part(self.champion, batch, matrix, score(self.model, matrix), np.arange(len(batch)))]
+
+    def _canary_part(self, canary: Canary, batch: Batch, matrix: FeatureMatrix, rows: Index) -> _Part | None:
+        """Where it fails, it decides no more before somebody says so again: its events are the champion's."""
+        values = matrix.take(rows)
+        try:
+            probabilities = canary.serving.model.score(values.values)
+        except ModelError as error:
+            _log.error(
+                "the canary failed, and decides no longer",
+                extra={"model": canary.serving.model.label, "why": str(error), "decides": self.model.label},
+            )
+            self.metrics.canary_failures += 1
+            self.set_canary(None)
+            return None
+        return _Part(canary.serving, batch.take(rows), values, probabilities, rows)
 
     def absorb(self, records: Records) -> None:
         """Takes events into the state without deciding anything: the replay of what was decided before."""
@@ -65,3 +144,12 @@ class Pipeline:
         accepted = self.state.accept(decoded)
         if len(accepted):
             self.state.features(accepted, compute=False)
+
+
+def in_order(parts: Sequence[tuple[Index, list[Message]]]) -> list[Message]:
+    """The messages of all parts by the rows that they are of: a partition's decisions stay in its order."""
+    if len(parts) == 1:
+        return parts[0][1]
+    rows = np.concatenate([rows for rows, _ in parts])
+    messages = [message for _, part in parts for message in part]
+    return [messages[place] for place in np.argsort(rows, kind="stable").tolist()]

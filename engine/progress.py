@@ -3,6 +3,8 @@
 runs     [[0, 100, 120], [2, 7, 9], [0, 120, 131]]      partition, from, to: offsets [from, to), in acceptance order
 vector   {0: 131, 1: 55, 2: 9}                          what is read next, of every partition, once all of it is done
 refused  [[0, 118, 119]]                                what of the runs became dead letters, and is none of the state
+model    "fraud/7"                                      who decided
+canary   "fraud/8"                                      who decided some of it beside that one; empty where none did
 
 What was refused stays so, even for whoever reads it under rules that would take it: it was not decided, and may come
 again by a replay of dead letters, which then is no duplicate.
@@ -38,6 +40,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     state_fingerprint: str
     feature_set: str
     model: str
+    canary: str = ""
     policy: str
     schema: str = SCHEMA
 

@@ -97,5 +97,6 @@ def _environment(bootstrap: str, folder: Path, kept: tuple[str, ...]) -> dict[st
         "TIDEGATE__KAFKA__TOPICS__PROGRESS": f"tidegate-{run}-progress",
         "TIDEGATE__KAFKA__TOPICS__LEASE": f"tidegate-{run}-lease",
         "TIDEGATE__KAFKA__TOPICS__CONTROL": f"tidegate-{run}-control",
+        "TIDEGATE__KAFKA__TOPICS__SHADOW_DECISIONS": f"tidegate-{run}-shadow-decisions",
         "TIDEGATE__STATE__DIR": str(folder / "state"),
     }

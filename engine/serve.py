@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 
 from engine.assemble import assemble, load_model_of, load_rates, rules_of
+from engine.challengers import Challengers
 from engine.clock import SYSTEM_CLOCK
 from engine.config import Config
 from engine.kafka.client import admin_settings
@@ -52,6 +53,10 @@ def connected(
     resources_open.callback(loader.shutdown, wait=False, cancel_futures=True)
     spec, with_features = pipeline.state.spec, config.kafka.decision_features
 
+    challengers = resources_open.enter_context(closing(Challengers(config, control, pipeline.metrics)))
+    if config.models.challengers:
+        pipeline.onlookers = challengers
+
     def load(reference: str) -> Serving:
         return serving_of(config, spec, load_model_of(config, spec, reference), with_features=with_features)
 
@@ -62,7 +67,7 @@ def connected(
         journal,
         lease,
         delivery,
-        Rollout(config, control, load, loader, SYSTEM_CLOCK),
+        Rollout(config, control, load, loader, SYSTEM_CLOCK, challengers),
         stop,
         checkpoints=checkpoints,
         accept_cold_state=accept_cold_state,

@@ -18,8 +18,10 @@ class Serving:
     encoder: Encoder
 
 
-def serving_of(config: Config, spec: FeatureSpec, model: Model, *, with_features: bool = False) -> Serving:
-    """What the configuration makes of a model."""
+def serving_of(
+    config: Config, spec: FeatureSpec, model: Model, *, with_features: bool = False, role: str | None = None
+) -> Serving:
+    """What the configuration makes of a model; `role` as `Encoder` has it."""
     policy = {"name": config.policy.name, "version": config.policy.version}
-    encoder = Encoder(spec, model.facts, policy, with_features=with_features)
+    encoder = Encoder(spec, model.facts, policy, with_features=with_features, role=role)
     return Serving(model, ThresholdPolicy(config.policy, model), encoder)

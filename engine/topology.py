@@ -14,6 +14,8 @@ def wanted_topics(config: Config) -> list[TopicSpec]:
     # A dead letter is as large as what was refused for its size.
     extra = {kafka.topics.dead_letters: {"max.message.bytes": str(4 * 1024 * 1024)}}
     specs = [TopicSpec(name, kafka.partitions, kafka.replication, extra.get(name, {})) for name in names]
+    if config.models.challengers:
+        specs.append(TopicSpec(kafka.topics.shadow_decisions, kafka.partitions, kafka.replication))
     shared = (kafka.topics.progress, kafka.topics.lease)
     specs += [TopicSpec(name, ONE_PARTITION, kafka.replication) for name in shared]
     # Of each command, what was said last has to stay.

@@ -1,6 +1,6 @@
 """Models on disk: `<store>/<name>/<version>/{model.onnx,manifest.json}` and `<store>/<name>/aliases.json`.
 
-Versions count up and never change; an alias (`champion`, `challenger`) names one of them and may move.
+Versions count up and never change; an alias (`champion`, `challenger`, `canary`) names one of them and may move.
 """
 
 import re
@@ -74,8 +74,9 @@ def resolve(store: Path, reference: str) -> Located:
 
 def _stands_for(store: Path, name: str, alias: str) -> int:
     at = aliases(store, name)
-    if alias not in at:
-        raise ModelError(f"{name} has no alias {alias!r}; it has: {', '.join(sorted(at)) or 'none'}")
+    if alias not in at or at[alias].ended:
+        there = sorted(alias for alias, assignment in at.items() if not assignment.ended)
+        raise ModelError(f"{name} has no alias {alias!r}; it has: {', '.join(there) or 'none'}")
     return at[alias].version
 
 

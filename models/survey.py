@@ -55,7 +55,11 @@ def _version(store: Path, located: Located, definitions: Sequence[FeatureDef]) -
     return Version(
         name=located.name,
         version=located.version,
-        aliases=sorted(alias for alias, at in aliases(store, located.name).items() if at.version == located.version),
+        aliases=sorted(
+            alias
+            for alias, at in aliases(store, located.name).items()
+            if at.version == located.version and not at.ended
+        ),
         since_ms=located.directory.lstat().st_mtime_ns // 1_000_000,
         sha256=digest,
         features=features,

@@ -18,14 +18,13 @@ from engine.commands.options import (
 )
 from engine.config import Config
 from engine.errors import ConfigError
+from models.assignment import ALIASES, CANARY, CHAMPION
 
 if TYPE_CHECKING:
     from engine.moves import Move
 
-ALIASES = ("champion", "challenger")
-
 _alias_option = click.option(
-    "--alias", type=click.Choice(ALIASES), default="champion", show_default=True, help="Which alias moves."
+    "--alias", type=click.Choice(ALIASES), default=CHAMPION, show_default=True, help="Which alias moves."
 )
 _reason_option = click.option("--reason", required=True, help="Why; workers log it, and the store keeps it.")
 _author_option = click.option("--author", help="Who decides so; by default the user of this system.")
@@ -42,6 +41,11 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command()
 @click.argument("version", metavar="NAME/VERSION")
 @_options
+@click.option(
+    "--share",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Of the entities, for which a canary decides.",
+)
 def promote(
     version: str,
     config_file: str | None,
@@ -50,14 +54,19 @@ def promote(
     reason: str,
     author: str | None,
     as_json: bool,
+    share: float | None,
 ) -> None:
     """Let an alias stand for a version, once that has passed the gate.
 
-    Workers that run load it beside the model that decides, and change over between two commits.
+    Workers that run load it beside the model that decides, and change over between two commits. The canary decides for
+    a share of the entities; the champion's next promotion or rollback ends it.
     """
     from engine.moves import promote as promote_
 
-    _show(promote_(_reachable(config_file, bootstrap), version, alias, author or _user(), reason), as_json=as_json)
+    if (share is not None) != (alias == CANARY):
+        raise click.UsageError(f"--share belongs to --alias {CANARY}, which needs it")
+    config = _reachable(config_file, bootstrap)
+    _show(promote_(config, version, alias, author or _user(), reason, share=share), as_json=as_json)
 
 
 @click.command()
@@ -72,7 +81,7 @@ def rollback(
     author: str | None,
     as_json: bool,
 ) -> None:
-    """Let an alias stand again for what it stood for before; needs nothing but the broker."""
+    """Let an alias stand again for what it stood for before, or end the canary; needs nothing but the broker."""
     from engine.moves import roll_back
 
     _show(roll_back(_reachable(config_file, bootstrap), name, alias, author or _user(), reason), as_json=as_json)
@@ -96,8 +105,16 @@ def _show(move: "Move", *, as_json: bool) -> None:
     if as_json:
         print_json(msgspec.to_builtins(move))
         return
-    click.echo(f"{move.model}@{move.alias} is version {move.assignment.version}")
+    click.echo(_said(move))
     if move.not_sent is not None:
         click.echo(f"workers that run were not told: {move.not_sent}", err=True)
     if move.not_stored is not None:
         click.echo(f"the store was not changed: {move.not_stored}", err=True)
+
+
+def _said(move: "Move") -> str:
+    name, assignment = f"{move.model}@{move.alias}", move.assignment
+    if assignment.ended:
+        return f"{name} is ended, version {assignment.version} decides no longer"
+    share = "" if assignment.share is None else f", for {assignment.share:.4g} of the entities"
+    return f"{name} is version {assignment.version}{share}"

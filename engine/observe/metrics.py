@@ -59,6 +59,18 @@ class Histogram:
         return int(self._counts.sum())
 
 
+class Challenger:
+    """What became of the events that one challenger was to score; `facts` once it is loaded."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.facts: dict[str, str] | None = None
+        self.scored = 0
+        self.dropped = 0
+        self.undelivered = 0
+        self.failures = 0
+
+
 class StageClock:
     """Times the stages of one micro-batch one after another."""
 
@@ -88,6 +100,10 @@ class Metrics:
         self.model = model
         self.model_loads_failed = 0
         self.model_swaps = 0
+        # Facts of the model that decides for a share of the entities, and that share.
+        self.canary: tuple[dict[str, str], float] | None = None
+        self.canary_failures = 0
+        self.challengers: list[Challenger] = []
         self.outcomes: Counter[str] = Counter()
         self.dead_letters: Counter[str] = Counter()
         # By the model that made them, as name/version.
@@ -188,10 +204,25 @@ class MetricsCollector(Collector):
             "state_flushes": ("Flushes of state to disk.", m.flushes),
             "model_swaps": ("Times that another model took over.", m.model_swaps),
             "model_load_failures": ("Models that were to decide and could not be loaded.", m.model_loads_failed),
+            "canary_failures": ("Canaries that failed to score and were given up.", m.canary_failures),
             "replayed_events": ("Events taken into the state without deciding.", m.replayed_events),
         }
         for name, (text, value) in plain.items():
             yield CounterMetricFamily(f"tidegate_{name}", text, value=value)
+        yield from self._challengers()
+
+    def _challengers(self) -> Iterator[Metric]:
+        events = CounterMetricFamily(
+            "tidegate_shadow_events", "Events by what a challenger did with them.", labels=["model", "outcome"]
+        )
+        failures = CounterMetricFamily("tidegate_shadow_failures", "Times that a challenger failed.", labels=["model"])
+        up = GaugeMetricFamily("tidegate_shadow_up", "Whether a challenger is loaded and scores.", labels=["model"])
+        for challenger in self._metrics.challengers:
+            for outcome in ("scored", "dropped", "undelivered"):
+                events.add_metric([challenger.label, outcome], getattr(challenger, outcome))
+            failures.add_metric([challenger.label], challenger.failures)
+            up.add_metric([challenger.label], challenger.facts is not None)
+        yield from (events, failures, up)
 
     def _gauges(self) -> Iterator[Metric]:
         m = self._metrics
@@ -205,7 +236,16 @@ class MetricsCollector(Collector):
         age_s = nan if m.checkpoint_age_s is None else m.checkpoint_age_s
         yield GaugeMetricFamily("tidegate_checkpoint_age_seconds", "Age of the newest checkpoint.", age_s)
         yield GaugeMetricFamily("tidegate_replay_remaining_events", "Records left to replay.", m.replay_remaining)
-        yield InfoMetricFamily("tidegate_model", "The models in use.", {**m.model, "role": "champion"})
+        models = InfoMetricFamily("tidegate_model", "The models in use.", labels=())
+        models.add_metric((), {**m.model, "role": "champion"})
+        share = GaugeMetricFamily("tidegate_canary_share", "Share of the entities that it decides.", labels=["model"])
+        if (canary := m.canary) is not None:
+            models.add_metric((), {**canary[0], "role": "canary"})
+            share.add_metric([f"{canary[0]['name']}/{canary[0]['version']}"], canary[1])
+        for challenger in m.challengers:
+            if (facts := challenger.facts) is not None:
+                models.add_metric((), {**facts, "role": "challenger"})
+        yield from (models, share)
 
     def _histograms(self) -> Iterator[Metric]:
         m = self._metrics

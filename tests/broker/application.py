@@ -57,11 +57,12 @@ class Application:
     progress: str
     lease: str
     control: str
+    shadow_decisions: str
     application_id: str
     partitions: int
     sent: list[Sent] = field(default_factory=list)
 
-    def config_text(self, **settings: str | int | float | bool) -> str:
+    def config_text(self, **settings: str | int | float | bool | list[str]) -> str:
         """Low thresholds; `kafka__commit_interval_ms=5` sets that key of that table."""
         tables: dict[str, dict[str, Any]] = {
             "policy": {"challenge": 2, "review": 5, "decline": 900},
@@ -73,6 +74,7 @@ class Application:
                 "progress": self.progress,
                 "lease": self.lease,
                 "control": self.control,
+                "shadow_decisions": self.shadow_decisions,
             },
             "state": {"dir": "state", "cache_bytes_max": 64 << 20, "dirty_bytes_max": 16 << 20},
             "observe": {"log_format": "json"},
@@ -85,12 +87,14 @@ class Application:
             for table, entries in tables.items()
         )
 
-    def config(self, **settings: str | int | float | bool) -> Config:
+    def config(self, **settings: str | int | float | bool | list[str]) -> Config:
         """The same, validated."""
         return parse_config(self.config_text(**settings), self.folder, {"TIDEGATE__KAFKA__BOOTSTRAP": self.bootstrap})
 
     @contextmanager
-    def worker(self, *, active: bool = True, **settings: str | int | float | bool) -> Iterator[WorkerProcess]:
+    def worker(
+        self, *, active: bool = True, **settings: str | int | float | bool | list[str]
+    ) -> Iterator[WorkerProcess]:
         """A running worker, ready for events; by default one that has the lease."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE")}
         with WorkerProcess(self.config_text(**settings), self.folder, self.bootstrap, environment) as worker:
@@ -279,6 +283,7 @@ def new_application(bootstrap: str, folder: Path, topic_factory: TopicFactory, p
         progress=topic_factory("progress"),
         lease=topic_factory("lease"),
         control=topic_factory("control", config={"cleanup.policy": "compact"}),
+        shadow_decisions=topic_factory("shadow-decisions", partitions),
         application_id=made,
         partitions=partitions,
     )

@@ -2,34 +2,32 @@
 
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import orjson
 import pytest
-from click.testing import CliRunner, Result
 
-from engine.cli import main
-from engine.control import AliasMoved
-from engine.kafka.control import send_command
-from engine.process import WorkerProcess
-from loadtest.render import render_valid
-from loadtest.settings import TrafficSettings
-from loadtest.traffic import generate
-from models.assignment import Assignment, promoted
-from models.manifest import read_manifest
-from models.store import MANIFEST_FILE, MODEL_FILE, Located, publish, resolve, set_alias, shipped_store
 from tests.broker.application import GIVE_UP_S, Application, new_application
+from tests.broker.rollout import (
+    BROKEN,
+    STORE,
+    VERSIONS,
+    command,
+    decides_with,
+    decisions,
+    make_store,
+    send,
+    told,
+    wait_for,
+)
 from tests.conftest import TopicFactory
 
 pytestmark = pytest.mark.broker
 
 PARTITIONS = 2
-VERSIONS = (1, 2, 3)
-BROKEN = 4
 EVENTS = 12_000
 SWAPS = 12
 EVENTS_PER_S = 3_000
@@ -37,68 +35,14 @@ EVENTS_PER_S = 3_000
 
 @pytest.fixture
 def application(kafka_bootstrap: str, tmp_path: Path, topic_factory: TopicFactory) -> Application:
-    """With a store of four versions of one model, of which the last is damaged."""
+    """With a store of several versions of one model."""
     made = new_application(kafka_bootstrap, tmp_path, topic_factory, PARTITIONS)
-    shipped = resolve(shipped_store(), "demo/1")
-    manifest = msgspec.structs.replace(read_manifest(shipped.directory / MANIFEST_FILE), name="fraud")
-    model = (shipped.directory / MODEL_FILE).read_bytes()
-    store = tmp_path / "store"
-    for version in (*VERSIONS, BROKEN):
-        located = publish(store, msgspec.structs.replace(manifest, version=version), model)
-    damage(located)
-    set_alias(store, "fraud", "champion", promoted(None, 1, "test", "the first"))
+    make_store(tmp_path / "store")
     (tmp_path / "tidegate.toml").write_text(made.config_text(**STORE))
     return made
 
 
-STORE = {"models__store": "store", "models__champion": "fraud@champion"}
-
-
-def damage(located: Located) -> None:
-    path = located.directory / MODEL_FILE
-    path.write_bytes(path.read_bytes()[:-1])
-
-
-def command(application: Application, *arguments: str) -> Result:
-    options = ["--config", str(application.folder / "tidegate.toml"), "--bootstrap", application.bootstrap]
-    return CliRunner().invoke(main, ["models", *arguments, *options, "--reason", "test", "--author", "tests"])
-
-
-def told(application: Application, version: int, earlier: list[int]) -> Assignment:
-    """Commands without a look at the store."""
-    assignment = msgspec.structs.replace(promoted(None, version, "tests", "test"), earlier=earlier)
-    config = application.config(**STORE)
-    send_command(
-        config,
-        AliasMoved(application_id=application.application_id, model="fraud", alias="champion", assignment=assignment),
-    )
-    return assignment
-
-
-def decides_with(worker: WorkerProcess) -> str:
-    (labels,) = (name for name in worker.samples() if name.startswith("tidegate_model_info"))
-    return labels.partition('version="')[2].partition('"')[0]
-
-
-def wait_for(worker: WorkerProcess, sample: str, value: float) -> None:
-    give_up_at = time.monotonic() + GIVE_UP_S
-    while worker.samples().get(sample) != value:
-        assert time.monotonic() < give_up_at, f"{sample} is {worker.samples().get(sample)}, not {value}"
-
-
-def send(application: Application, events: int, seed: int = 1, **pace: float) -> None:
-    traffic = generate(TrafficSettings(seed=seed), events)
-    keys: list[bytes | None] = [b"%d" % number for number in traffic.card_numbers.tolist()]
-    application.produce(list(render_valid(traffic)), keys, traffic.send_times_ms, **pace)
-
-
-def decisions(application: Application) -> list[dict[str, Any]]:
-    return [orjson.loads(message.value()) for message in application.read_all(application.decisions)]
-
-
 def test_models_change_under_a_stream_and_no_event_notices(application: Application) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
     with application.worker(**STORE) as worker, ThreadPoolExecutor(1) as pool:
         sending = pool.submit(send, application, EVENTS, events_per_s=EVENTS_PER_S)
         for swap in range(1, SWAPS + 1):

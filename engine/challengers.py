@@ -1,0 +1,110 @@
+"""Which challengers score beside the champion: those of `models.challengers`, by the store or the last command."""
+
+import logging
+from collections.abc import Callable
+
+from engine.assemble import model_store
+from engine.config import Config
+from engine.errors import ConfigError
+from engine.events import Batch
+from engine.kafka.control import Control
+from engine.observe.metrics import Challenger, Metrics
+from engine.shadow import Shadow
+from engine.shadow_wire import seen
+from engine.state.local import FeatureMatrix
+from models.assignment import Assignment, newest
+from models.errors import ModelError
+from models.store import Reference, aliases, parse_reference
+
+_log = logging.getLogger("tidegate.shadow")
+
+
+class Challengers:
+    """Follows the aliases among them; runs them from `begin` on, while this worker decides."""
+
+    def __init__(
+        self,
+        config: Config,
+        control: Control,
+        metrics: Metrics,
+        start: Callable[[Config, Challenger], Shadow] = Shadow,
+    ) -> None:
+        """ConfigError where a reference is none."""
+        self._config = config
+        self._control = control
+        self._metrics = metrics
+        self._start = start
+        try:
+            self._references = [parse_reference(reference) for reference in config.models.challengers]
+        except ModelError as error:
+            raise ConfigError(f"models.challengers: {error}") from error
+        self._stored = {reference.name: _stored(config, reference.name) for reference in self._references}
+        self._running: dict[tuple[str, str], Shadow] = {}
+        self._ending: list[Shadow] = []
+        self._begun = False
+
+    def begin(self) -> None:
+        """There will be events now."""
+        self._begun = True
+        self.follow()
+
+    def follow(self) -> None:
+        """Starts those that are wanted by now, and ends those that are not; waits for neither."""
+        if not self._begun:
+            return
+        wanted = self._wanted()
+        if wanted.keys() == self._running.keys():
+            return
+        for gone in self._running.keys() - wanted.keys():
+            shadow = self._running.pop(gone)
+            shadow.begin_close()
+            self._ending.append(shadow)
+        for key, label in wanted.items():
+            if key not in self._running:
+                self._running[key] = self._start(self._config, Challenger(label))
+        self._metrics.challengers = [shadow.counts for shadow in self._running.values()]
+
+    def _wanted(self) -> dict[tuple[str, str], str]:
+        """Versions, each once, by what changes when somebody says it again."""
+        wanted: dict[tuple[str, str], str] = {}
+        for reference in self._references:
+            if reference.alias is None:
+                said, version = "", reference.version
+            elif (assignment := self._assignment(reference, reference.alias)) is not None:
+                said, version = assignment.id, assignment.version
+            else:
+                continue
+            label = f"{reference.name}/{version}"
+            if label not in wanted.values():
+                wanted[label, said] = label
+        return wanted
+
+    def _assignment(self, reference: Reference, alias: str) -> Assignment | None:
+        stored = self._stored[reference.name].get(alias)
+        found = newest(stored, self._control.assignment(reference.name, alias))
+        return None if found is None or found.ended else found
+
+    def offer(self, batch: Batch, matrix: FeatureMatrix) -> None:
+        """Hands a copy to each; waits for none."""
+        if not self._running:
+            return
+        copy = seen(batch, matrix)
+        for shadow in self._running.values():
+            shadow.offer(copy)
+
+    def close(self) -> None:
+        """Lets them deliver what they have, for a few seconds."""
+        shadows = [*self._running.values(), *self._ending]
+        for shadow in shadows:
+            shadow.begin_close()
+        for shadow in shadows:
+            shadow.close()
+
+
+def _stored(config: Config, name: str) -> dict[str, Assignment]:
+    """What the store says at the start; a challenger is not worth failing for."""
+    try:
+        return aliases(model_store(config), name)
+    except ModelError as error:
+        _log.error("a challenger is not known", extra={"model": name, "why": str(error)})
+        return {}

@@ -1,0 +1,172 @@
+"""What a worker and the process of a challenger say to each other, in whole messages over a socket.
+
+worker                                   challenger
+Task: configuration, which model ------>
+                                 <------ Loaded, or Refused and the end
+Seen: one micro-batch            ------>
+                                 <------ Scored, or the end
+(closes)                         ------> delivers what it has, and ends
+"""
+
+import socket
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import msgspec
+import numpy as np
+
+from engine.config import Config
+from engine.events import Batch
+from engine.state.local import FeatureMatrix
+
+_LENGTH_BYTES = 4
+
+
+class Task(msgspec.Struct, frozen=True):
+    """What a challenger is to do."""
+
+    config: Config
+    reference: str
+
+
+class Loaded(msgspec.Struct, frozen=True, tag=True):
+    """It has passed the gate, and is warm. `facts`: which model it is."""
+
+    facts: dict[str, str]
+
+
+class Refused(msgspec.Struct, frozen=True, tag=True):
+    """It may not be loaded, and will not be the next time either."""
+
+    why: str
+
+
+class Scored(msgspec.Struct, frozen=True, tag=True):
+    """A micro-batch is done. `undelivered`: messages that the broker did not take, since the last answer."""
+
+    undelivered: int
+
+
+Answer: TypeAlias = Loaded | Refused | Scored
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """A micro-batch of n events as challengers see it: what a decision says of an event, and its features.
+
+    Arrays as bytes, in the types that `Batch` and `FeatureMatrix` have them in.
+    """
+
+    topic: str
+    event_ids: list[str]
+    partition_keys: list[str | None]
+    times_ms: bytes
+    partitions: bytes
+    offsets: bytes
+    late: bytes
+    values: bytes
+    exact_windows: bytes
+    exact_all: bytes
+    missing: bytes
+
+    def batch(self) -> Batch:
+        """The events; without what only the champion's side needs."""
+        rows = len(self.event_ids)
+        return Batch(
+            topic=self.topic,
+            event_ids=self.event_ids,
+            event_id_hashes=np.zeros(0, np.uint64),
+            times_ms=np.frombuffer(self.times_ms, np.int64),
+            amounts_minor=np.zeros(0, np.int64),
+            currency="",
+            keys={},
+            words=np.zeros((rows, 0), np.uint64),
+            flags=np.zeros(0, np.int64),
+            partition_keys=self.partition_keys,
+            partitions=np.frombuffer(self.partitions, np.int64),
+            offsets=np.frombuffer(self.offsets, np.int64),
+            record_times_ms=np.zeros(0, np.int64),
+            late=np.frombuffer(self.late, np.bool_),
+        )
+
+    def matrix(self) -> FeatureMatrix:
+        """The features."""
+        rows = len(self.event_ids)
+        return FeatureMatrix(
+            np.frombuffer(self.values, np.float64).reshape(rows, -1),
+            np.frombuffer(self.exact_windows, np.uint8).reshape(rows, -1),
+            np.frombuffer(self.exact_all, np.uint8).reshape(rows, -1),
+            np.frombuffer(self.missing, np.bool_),
+        )
+
+
+def seen(batch: Batch, matrix: FeatureMatrix) -> Seen:
+    """Copies what challengers see of a micro-batch."""
+    return Seen(
+        batch.topic,
+        batch.event_ids,
+        batch.partition_keys,
+        batch.times_ms.tobytes(),
+        batch.partitions.tobytes(),
+        batch.offsets.tobytes(),
+        batch.late.tobytes(),
+        matrix.values.tobytes(),
+        matrix.exact_windows.tobytes(),
+        matrix.exact_all.tobytes(),
+        matrix.missing.tobytes(),
+    )
+
+
+def _path(kind: type, value: Any) -> Any:
+    if kind is Path:
+        return Path(value)
+    raise NotImplementedError(kind)
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=str)
+_tasks = msgspec.msgpack.Decoder(Task, dec_hook=_path)
+_batches = msgspec.msgpack.Decoder(Seen)
+_answers = msgspec.msgpack.Decoder(Answer)
+
+
+class Channel:
+    """One end of the socket. A message that does not go or come in time is TimeoutError; EOFError: nobody is there."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+
+    def send(self, message: Task | Seen | Answer, timeout_s: float | None = None) -> None:
+        """Returns once the message is on its way; OSError where nobody is there."""
+        data = _encoder.encode(message)
+        self._connection.settimeout(timeout_s)
+        self._connection.sendall(len(data).to_bytes(_LENGTH_BYTES) + data)
+
+    def task(self) -> Task:
+        """Waits for what to do."""
+        return _tasks.decode(self._receive(None))
+
+    def batch(self) -> Seen:
+        """Waits for the next micro-batch; EOFError at the end."""
+        return _batches.decode(self._receive(None))
+
+    def answer(self, timeout_s: float) -> Answer:
+        """Waits for an answer; msgspec.DecodeError where it is none."""
+        answer: Answer = _answers.decode(self._receive(timeout_s))
+        return answer
+
+    def _receive(self, timeout_s: float | None) -> bytearray:
+        self._connection.settimeout(timeout_s)
+        return self._read(int.from_bytes(self._read(_LENGTH_BYTES)))
+
+    def _read(self, size: int) -> bytearray:
+        data = bytearray(size)
+        left = memoryview(data)
+        while left:
+            read = self._connection.recv_into(left)
+            if not read:
+                raise EOFError("the other end is closed")
+            left = left[read:]
+        return data
+
+    def close(self) -> None:
+        """The other end reads to the end of what was sent, and then EOFError."""
+        self._connection.close()
