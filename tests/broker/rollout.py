@@ -32,27 +32,33 @@ FAILING_AMOUNT = 666.5
 STORE = {"models__store": "store", "models__champion": "fraud@champion"}
 
 
-def make_store(store: Path, versions: tuple[int, ...] = (*VERSIONS, BROKEN, FRAGILE)) -> None:
+def make_store(
+    store: Path,
+    versions: tuple[int, ...] = (*VERSIONS, BROKEN, FRAGILE),
+    failing_amount: float = FAILING_AMOUNT,
+) -> None:
     """Versions of the model that ships, as `fraud`; the first is the champion."""
     shipped = resolve(shipped_store(), "demo/1")
     manifest = msgspec.structs.replace(read_manifest(shipped.directory / MANIFEST_FILE), name="fraud")
     model = (shipped.directory / MODEL_FILE).read_bytes()
     for version in versions:
-        bytes_ = fragile(model, [feature.name for feature in manifest.features]) if version == FRAGILE else model
-        output = "answer" if version == FRAGILE else manifest.output
-        changed = msgspec.structs.replace(manifest, version=version, sha256=sha256(bytes_).hexdigest(), output=output)
-        located = publish(store, changed, bytes_)
+        if version == FRAGILE:
+            written = fragile(model, [feature.name for feature in manifest.features], failing_amount)
+            said = msgspec.structs.replace(manifest, sha256=sha256(written).hexdigest(), output="answer")
+        else:
+            written, said = model, manifest
+        located = publish(store, msgspec.structs.replace(said, version=version), written)
         if version == BROKEN:
             damage(located)
     set_alias(store, "fraud", "champion", promoted(None, 1, "test", "the first"))
 
 
-def fragile(model: bytes, names: list[str]) -> bytes:
-    """The same, but it reads beyond the end of a table where the amount is FAILING_AMOUNT."""
+def fragile(model: bytes, names: list[str], failing_amount: float) -> bytes:
+    """The same, but it reads beyond the end of a table where the amount is just that."""
     changed = onnx.load_from_string(model)
     nodes = [
         constant("column", TensorProto.INT64, [], [names.index("event.amount")]),
-        constant("failing", TensorProto.FLOAT, [], [FAILING_AMOUNT]),
+        constant("failing", TensorProto.FLOAT, [], [failing_amount]),
         constant("table", TensorProto.FLOAT, [1], [0.0]),
         helper.make_node("Gather", ["features", "column"], ["amount"], axis=1),
         helper.make_node("Equal", ["amount", "failing"], ["fails"]),
@@ -104,6 +110,21 @@ def models_in_use(worker: WorkerProcess) -> dict[str, str]:
 
 def decides_with(worker: WorkerProcess) -> str:
     return models_in_use(worker)["champion"]
+
+
+def challenger_processes(worker: WorkerProcess) -> list[int]:
+    """The processes of its challengers."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == worker.pid and b"engine.shadow_child" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+        except OSError:
+            continue  # it has ended meanwhile
+    return found
 
 
 def wait_for(worker: WorkerProcess, sample: str, value: float | None) -> None:

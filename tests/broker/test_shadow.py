@@ -15,6 +15,7 @@ from tests.broker.rollout import (
     BROKEN,
     FRAGILE,
     STORE,
+    challenger_processes,
     command,
     decisions,
     make_store,
@@ -54,17 +55,8 @@ def failures(version: int) -> str:
 
 
 def process_of(worker: WorkerProcess) -> int:
-    """The process of its only challenger."""
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdigit():
-            continue
-        try:
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == worker.pid and b"engine.shadow_child" in (folder / "cmdline").read_bytes():
-                return int(folder.name)
-        except OSError:
-            continue  # it has ended meanwhile
-    raise AssertionError("the worker has no challenger")
+    (process,) = challenger_processes(worker)
+    return process
 
 
 def without_role(decision: dict[str, Any]) -> dict[str, Any]:

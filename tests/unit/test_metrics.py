@@ -16,6 +16,7 @@ from engine.observe.metrics import (
     ROLES,
     SCORE_BOUNDS,
     STAGE_BOUNDS_S,
+    Challenger,
     Histogram,
     Metrics,
     MetricsCollector,
@@ -43,6 +44,11 @@ FAMILIES = {
     "state_dirty_bytes": set(),
     "replay_remaining_events": set(),
     "model": {"name", "version", "sha256", "role"},
+    "canary_share": {"model"},
+    "canary_failures": set(),
+    "shadow_events": {"model", "outcome"},
+    "shadow_failures": {"model"},
+    "shadow_up": {"model"},
     "event_to_decision_seconds": set(),
     "stage_seconds": {"stage"},
     "batch_events": set(),
@@ -82,6 +88,11 @@ def busy() -> Pipeline:
     pipeline.metrics.lag_events = {0: 3, 11: 0}
     pipeline.metrics.state_entities = pipeline.state.entities()
     pipeline.metrics.event_to_decision.observe(0.2)
+    pipeline.metrics.canary = {"name": "demo", "version": "2", "sha256": "ab"}, 0.05
+    challenger = Challenger("demo/3")
+    challenger.facts = {"name": "demo", "version": "3", "sha256": "cd"}
+    challenger.scored, challenger.dropped = 20, 2
+    pipeline.metrics.challengers = [challenger]
     return pipeline
 
 
@@ -111,6 +122,12 @@ def test_the_numbers_are_what_happened(busy: Pipeline) -> None:
     assert found["dead_letters_total,reason=malformed_json"] == 1
     assert found["dead_letters_total,reason=empty_value"] == 1
     assert found["late_events_total"] == 1
+    assert found["shadow_events_total,model=demo/3,outcome=scored"] == 20
+    assert found["shadow_events_total,model=demo/3,outcome=dropped"] == 2
+    assert found["shadow_up,model=demo/3"] == 1
+    assert found["canary_share,model=demo/2"] == 0.05
+    roles = {name.partition("role=")[2].partition(",")[0] for name in found if name.startswith("model_info")}
+    assert roles == {"champion", "canary", "challenger"}
     version = busy.metrics.model["name"] + "/" + busy.metrics.model["version"]
     decided = [found[f"decisions_total,decision={name},model_version={version}"] for name in DECISIONS]
     assert sum(decided) == 22
