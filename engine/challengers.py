@@ -1,7 +1,7 @@
 """Which challengers score beside the champion: those of `models.challengers`, by the store or the last command."""
 
 import logging
-from collections.abc import Callable
+import time
 
 from engine.assemble import model_store
 from engine.config import Config
@@ -9,8 +9,8 @@ from engine.errors import ConfigError
 from engine.events import Batch
 from engine.kafka.control import Control
 from engine.observe.metrics import Challenger, Metrics
-from engine.shadow import Shadow
-from engine.shadow_wire import seen
+from engine.shadow import CLOSE_S, Offered, Shadow
+from engine.shadow_wire import encode_seen
 from engine.state.local import FeatureMatrix
 from models.assignment import Assignment, newest
 from models.errors import ModelError
@@ -20,20 +20,18 @@ _log = logging.getLogger("tidegate.shadow")
 
 
 class Challengers:
-    """Follows the aliases among them; runs them from `begin` on, while this worker decides."""
+    """Follows the aliases among them; runs them from `begin` on, when this worker decides for the first time."""
 
     def __init__(
         self,
         config: Config,
         control: Control,
         metrics: Metrics,
-        start: Callable[[Config, Challenger], Shadow] = Shadow,
     ) -> None:
         """ConfigError where a reference is none."""
         self._config = config
         self._control = control
         self._metrics = metrics
-        self._start = start
         try:
             self._references = [parse_reference(reference) for reference in config.models.challengers]
         except ModelError as error:
@@ -55,13 +53,14 @@ class Challengers:
         wanted = self._wanted()
         if wanted.keys() == self._running.keys():
             return
+        self._ending = [shadow for shadow in self._ending if not shadow.ended]
         for gone in self._running.keys() - wanted.keys():
             shadow = self._running.pop(gone)
             shadow.begin_close()
             self._ending.append(shadow)
         for key, label in wanted.items():
             if key not in self._running:
-                self._running[key] = self._start(self._config, Challenger(label))
+                self._running[key] = Shadow(self._config, Challenger(label))
         self._metrics.challengers = [shadow.counts for shadow in self._running.values()]
 
     def _wanted(self) -> dict[tuple[str, str], str]:
@@ -85,26 +84,27 @@ class Challengers:
         return None if found is None or found.ended else found
 
     def offer(self, batch: Batch, matrix: FeatureMatrix) -> None:
-        """Hands a copy to each; waits for none."""
+        """Hands one copy to all; waits for none."""
         if not self._running:
             return
-        copy = seen(batch, matrix)
+        offered = Offered(len(batch), encode_seen(batch, matrix))
         for shadow in self._running.values():
-            shadow.offer(copy)
+            shadow.offer(offered)
 
     def close(self) -> None:
         """Lets them deliver what they have, for a few seconds."""
+        deadline = time.monotonic() + CLOSE_S
         shadows = [*self._running.values(), *self._ending]
         for shadow in shadows:
             shadow.begin_close()
         for shadow in shadows:
-            shadow.close()
+            shadow.close(deadline)
 
 
 def _stored(config: Config, name: str) -> dict[str, Assignment]:
     """What the store says at the start; a challenger is not worth failing for."""
     try:
         return aliases(model_store(config), name)
-    except ModelError as error:
+    except (ModelError, OSError) as error:
         _log.error("a challenger is not known", extra={"model": name, "why": str(error)})
         return {}

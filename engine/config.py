@@ -104,6 +104,11 @@ class Topics(_Section, frozen=True):
     control: str = "control"
     shadow_decisions: str = "shadow-decisions"
 
+    def __post_init__(self) -> None:
+        names = [getattr(self, key) for key in self.__struct_fields__]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"{min(twice)!r} is named twice: each needs a topic of its own")
+
 
 class Kafka(_Section, frozen=True):
     """Where events come from and decisions go to."""

@@ -52,6 +52,8 @@ def promote(
     if (share is not None) != (alias == CANARY):
         raise ConfigError(f"a share of the entities is what the alias {CANARY} needs, and no other has")
     try:
+        if alias == CANARY:
+            _check_has_canary(config, reference)
         model = load_model_of(config, config.feature_spec(), reference)
         known = _known(config, model.name)
     except ModelError as error:
@@ -62,6 +64,16 @@ def promote(
     else:
         assignment = promoted(before, model.version, author, reason)
     return _move(config, model.name, alias, assignment, known)
+
+
+def _check_has_canary(config: Config, reference: str) -> None:
+    """ConfigError where no worker would heed it."""
+    champion = parse_reference(config.models.champion)
+    if champion.alias is None or champion.name != parse_reference(reference).name:
+        raise ConfigError(
+            f"models.champion is {config.models.champion!r}: a canary is another version of a champion that is named "
+            f"by an alias"
+        )
 
 
 def roll_back(config: Config, name: str, alias: str, author: str, reason: str) -> Move:

@@ -82,7 +82,7 @@ class Rollout:
         """What `control` has heard so far of the champion counts as done."""
         parsed = parse_reference(config.models.champion)
         self._name, self._alias = parsed.name, parsed.alias
-        self._stored = aliases(model_store(config), parsed.name)
+        self._stored = {} if parsed.alias is None else aliases(model_store(config), parsed.name)
         self._column = [entity.name for entity in config.feature_spec().entities].index(config.mapping.partition_key)
         self._control = control
         self._load = load
@@ -117,6 +117,8 @@ class Rollout:
         self._begin(pipeline)
         while self._loading is not None:
             self._end(self._loading, pipeline)
+        # One that was ended meanwhile decides not one event more.
+        self._place_canary(pipeline)
         if self._challengers is not None:
             self._challengers.begin()
 

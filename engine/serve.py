@@ -2,10 +2,10 @@
 
 import logging
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 
 from engine.assemble import assemble, load_model_of, load_rates, rules_of
+from engine.background import Background
 from engine.challengers import Challengers
 from engine.clock import SYSTEM_CLOCK
 from engine.config import Config
@@ -44,18 +44,15 @@ def connected(
     accept_cold_state: bool = False,
 ) -> Worker:
     """A worker with its clients; raises as `Input`."""
+    # First, so that they are closed last: whoever waits for the lease does not wait for them.
+    challengers = resources_open.enter_context(closing(Challengers(config, control, pipeline.metrics)))
+    if config.models.challengers:
+        pipeline.onlookers = challengers
     source = resources_open.enter_context(Input(config))
     journal = resources_open.enter_context(Journal(config))
     lease = resources_open.enter_context(Lease(config, reach=Reach(pipeline.metrics.note_broker)))
     delivery: Delivery = resources_open.enter_context(delivery_of(config, lease))
-    loader = ThreadPoolExecutor(1, thread_name_prefix="model")
-    # A model that is still being tried is waited for by nobody.
-    resources_open.callback(loader.shutdown, wait=False, cancel_futures=True)
     spec, with_features = pipeline.state.spec, config.kafka.decision_features
-
-    challengers = resources_open.enter_context(closing(Challengers(config, control, pipeline.metrics)))
-    if config.models.challengers:
-        pipeline.onlookers = challengers
 
     def load(reference: str) -> Serving:
         return serving_of(config, spec, load_model_of(config, spec, reference), with_features=with_features)
@@ -67,7 +64,7 @@ def connected(
         journal,
         lease,
         delivery,
-        Rollout(config, control, load, loader, SYSTEM_CLOCK, challengers),
+        Rollout(config, control, load, Background(), SYSTEM_CLOCK, challengers),
         stop,
         checkpoints=checkpoints,
         accept_cold_state=accept_cold_state,

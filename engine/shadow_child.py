@@ -1,16 +1,28 @@
 """The process of a challenger: gets out of the champion's way before it does anything else."""
 
 import os
+import resource
 import signal
 import socket
 import sys
+from pathlib import Path
+
+from engine.parent import end_with_parent
 
 NICE = 19
+# Address space, libraries included.
+MEMORY_BYTES_MAX = 4 * 1024 * 1024 * 1024
+OOM_FIRST = "1000"
 
 
 def main() -> None:
     """Works for whoever has the other end of the socket, whose descriptor is the argument."""
+    end_with_parent()
     os.nice(NICE)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES_MAX, MEMORY_BYTES_MAX))
+    if (choice := Path("/proc/self/oom_score_adj")).exists():
+        # Where memory runs out, this process goes, and not the one with the champion.
+        choice.write_text(OOM_FIRST)
     # The worker ends it, by closing the socket or by force.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

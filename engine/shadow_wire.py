@@ -10,16 +10,20 @@ Seen: one micro-batch            ------>
 
 import socket
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.config import Config
 from engine.events import Batch
 from engine.state.local import FeatureMatrix
 
 _LENGTH_BYTES = 4
+MESSAGE_BYTES_MAX = 2**31
+# The worker reads no more than this at once from a process that it does not trust.
+ANSWER_BYTES_MAX = 64 * 1024
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -99,21 +103,28 @@ class Seen(msgspec.Struct, frozen=True):
         )
 
 
-def seen(batch: Batch, matrix: FeatureMatrix) -> Seen:
-    """Copies what challengers see of a micro-batch."""
-    return Seen(
-        batch.topic,
-        batch.event_ids,
-        batch.partition_keys,
-        batch.times_ms.tobytes(),
-        batch.partitions.tobytes(),
-        batch.offsets.tobytes(),
-        batch.late.tobytes(),
-        matrix.values.tobytes(),
-        matrix.exact_windows.tobytes(),
-        matrix.exact_all.tobytes(),
-        matrix.missing.tobytes(),
+def encode_seen(batch: Batch, matrix: FeatureMatrix) -> bytes:
+    """What challengers see of a micro-batch, copied once, into the message that says it."""
+    return _encoder.encode(
+        Seen(
+            batch.topic,
+            batch.event_ids,
+            batch.partition_keys,
+            _raw(batch.times_ms),
+            _raw(batch.partitions),
+            _raw(batch.offsets),
+            _raw(batch.late),
+            _raw(matrix.values),
+            _raw(matrix.exact_windows),
+            _raw(matrix.exact_all),
+            _raw(matrix.missing),
+        )
     )
+
+
+def _raw(array: NDArray[Any]) -> bytes:
+    """The array for an encoder, which takes whatever has bytes and copies them itself."""
+    return cast(bytes, array.data)
 
 
 def _path(kind: type, value: Any) -> Any:
@@ -134,11 +145,15 @@ class Channel:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
 
-    def send(self, message: Task | Seen | Answer, timeout_s: float | None = None) -> None:
+    def send(self, message: Task | Answer, timeout_s: float | None = None) -> None:
         """Returns once the message is on its way; OSError where nobody is there."""
-        data = _encoder.encode(message)
+        self.send_encoded(_encoder.encode(message), timeout_s)
+
+    def send_encoded(self, message: bytes, timeout_s: float | None = None) -> None:
+        """The same of a message that is bytes already."""
         self._connection.settimeout(timeout_s)
-        self._connection.sendall(len(data).to_bytes(_LENGTH_BYTES) + data)
+        self._connection.sendall(len(message).to_bytes(_LENGTH_BYTES))
+        self._connection.sendall(message)
 
     def task(self) -> Task:
         """Waits for what to do."""
@@ -150,12 +165,15 @@ class Channel:
 
     def answer(self, timeout_s: float) -> Answer:
         """Waits for an answer; msgspec.DecodeError where it is none."""
-        answer: Answer = _answers.decode(self._receive(timeout_s))
+        answer: Answer = _answers.decode(self._receive(timeout_s, ANSWER_BYTES_MAX))
         return answer
 
-    def _receive(self, timeout_s: float | None) -> bytearray:
+    def _receive(self, timeout_s: float | None, bytes_max: int = MESSAGE_BYTES_MAX) -> bytearray:
         self._connection.settimeout(timeout_s)
-        return self._read(int.from_bytes(self._read(_LENGTH_BYTES)))
+        size = int.from_bytes(self._read(_LENGTH_BYTES))
+        if size > bytes_max:
+            raise EOFError(f"a message of {size} bytes makes no sense")
+        return self._read(size)
 
     def _read(self, size: int) -> bytearray:
         data = bytearray(size)
@@ -168,5 +186,5 @@ class Channel:
         return data
 
     def close(self) -> None:
-        """The other end reads to the end of what was sent, and then EOFError."""
+        """The other end reads to the end of what was sent, and then has EOFError."""
         self._connection.close()

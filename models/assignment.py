@@ -79,6 +79,12 @@ def deciding_canary(canary: Assignment | None, champion: Assignment | None) -> A
     return canary
 
 
+def standing(known: dict[str, Assignment]) -> dict[str, Assignment]:
+    """Those of a model's aliases that stand for something: all but a canary that is over."""
+    over = deciding_canary(known.get(CANARY), known.get(CHAMPION)) is None
+    return {alias: assignment for alias, assignment in known.items() if alias != CANARY or not over}
+
+
 def later_than(assignment: Assignment, *others: Assignment | None) -> Assignment:
     """The same, said after all of these, whatever the clocks of those who said them."""
     at_ms = max((assignment.at_ms, *(other.at_ms + 1 for other in others if other is not None)))

@@ -13,7 +13,7 @@ from tempfile import mkdtemp
 
 import msgspec
 
-from models.assignment import Assignment
+from models.assignment import Assignment, standing
 from models.errors import ModelError
 from models.files import read_below, write_atomic
 from models.manifest import Manifest, write_manifest
@@ -73,10 +73,9 @@ def resolve(store: Path, reference: str) -> Located:
 
 
 def _stands_for(store: Path, name: str, alias: str) -> int:
-    at = aliases(store, name)
-    if alias not in at or at[alias].ended:
-        there = sorted(alias for alias, assignment in at.items() if not assignment.ended)
-        raise ModelError(f"{name} has no alias {alias!r}; it has: {', '.join(there) or 'none'}")
+    at = standing(aliases(store, name))
+    if alias not in at:
+        raise ModelError(f"{name} has no alias {alias!r}; it has: {', '.join(sorted(at)) or 'none'}")
     return at[alias].version
 
 

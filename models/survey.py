@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from features.spec import FeatureDef
+from models.assignment import standing
 from models.errors import ModelError, one_line
 from models.runtime import admit, input_columns
 from models.store import Located, aliases, names, resolve, versions
@@ -56,9 +57,7 @@ def _version(store: Path, located: Located, definitions: Sequence[FeatureDef]) -
         name=located.name,
         version=located.version,
         aliases=sorted(
-            alias
-            for alias, at in aliases(store, located.name).items()
-            if at.version == located.version and not at.ended
+            alias for alias, at in standing(aliases(store, located.name)).items() if at.version == located.version
         ),
         since_ms=located.directory.lstat().st_mtime_ns // 1_000_000,
         sha256=digest,

@@ -3,13 +3,14 @@
 import logging
 import time
 from types import TracebackType
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Message as Delivered
 
 from engine.config import Config
 from engine.emit import Message
-from engine.kafka.client import KAFKA, Clients, producer_settings
+from engine.kafka.client import KAFKA, producer_settings
 
 _log = logging.getLogger("tidegate.shadow")
 
@@ -22,40 +23,36 @@ LOG_INTERVAL_S = 30.0
 class ShadowTopic:
     """Takes decisions as they come; counts those that did not arrive, and says why now and then."""
 
-    def __init__(self, config: Config, clients: Clients = KAFKA) -> None:
+    def __init__(self, config: Config) -> None:
         """KafkaException where the settings are refused."""
         settings = {**producer_settings(config), "message.timeout.ms": DELIVERY_MS}
         self._topic = config.kafka.topics.shadow_decisions
-        self._producer = clients.producer(settings)
+        self._producer = KAFKA.producer(settings)
         self._undelivered = 0
         self._log_at = 0.0
 
     def put(self, messages: list[Message]) -> None:
-        """Queues them; those for which there is no room are not delivered."""
-        taken = self._producer.produce_batch(self._topic, messages, on_delivery=self._note)
-        if taken < len(messages):
-            refused = [message["_error"] for message in messages if "_error" in message]  # type: ignore[typeddict-item]
-            for error in refused:
-                self._lost(error)
-        self._serve()
+        """Queues them; those for which there is no room are lost. KafkaException where the producer is done for."""
+        offered: list[Any] = list(messages)
+        if self._producer.produce_batch(self._topic, offered, on_delivery=self._note) < len(offered):
+            for message in offered:
+                if "_error" in message:
+                    self._lost(message["_error"])
+        self._producer.poll(0.0)
 
     def undelivered(self) -> int:
         """How many did not arrive since this was asked last."""
         found, self._undelivered = self._undelivered, 0
         return found
 
-    def _serve(self) -> None:
-        try:
-            self._producer.poll(0.0)
-        except KafkaException as error:
-            self._lost(error.args[0], 0)
-
     def _note(self, error: KafkaError | None, _message: Delivered) -> None:
         if error is not None:
             self._lost(error)
 
-    def _lost(self, error: KafkaError, messages: int = 1) -> None:
-        self._undelivered += messages
+    def _lost(self, error: KafkaError) -> None:
+        if error.fatal():
+            raise KafkaException(error)
+        self._undelivered += 1
         now = time.monotonic()
         if now >= self._log_at:
             self._log_at = now + LOG_INTERVAL_S

@@ -1,7 +1,7 @@
 """What the engine counts. The pipeline adds to plain numbers and arrays; a scrape turns them into Prometheus families.
 
-Nothing here takes a lock: the pipeline's thread alone writes, and a scrape that reads between two additions is off by
-one micro-batch at most.
+Nothing here takes a lock: each number is written by one thread, the pipeline's or a challenger's, and a scrape that
+reads between two additions is off by one micro-batch at most.
 """
 
 import time
@@ -66,6 +66,7 @@ class Challenger:
         self.label = label
         self.facts: dict[str, str] | None = None
         self.scored = 0
+        self.failed = 0
         self.dropped = 0
         self.undelivered = 0
         self.failures = 0
@@ -218,7 +219,7 @@ class MetricsCollector(Collector):
         failures = CounterMetricFamily("tidegate_shadow_failures", "Times that a challenger failed.", labels=["model"])
         up = GaugeMetricFamily("tidegate_shadow_up", "Whether a challenger is loaded and scores.", labels=["model"])
         for challenger in self._metrics.challengers:
-            for outcome in ("scored", "dropped", "undelivered"):
+            for outcome in ("scored", "failed", "dropped", "undelivered"):
                 events.add_metric([challenger.label, outcome], getattr(challenger, outcome))
             failures.add_metric([challenger.label], challenger.failures)
             up.add_metric([challenger.label], challenger.facts is not None)

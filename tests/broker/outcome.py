@@ -4,6 +4,7 @@ import numpy as np
 import orjson
 from confluent_kafka import Message
 
+from engine.config import Config
 from engine.events import Records
 from engine.progress import decode_progress
 from engine.replay import ReplayFiles, replay
@@ -13,15 +14,22 @@ from tests.broker.test_worker import place_of, timeless
 Outputs = dict[tuple[int, int], bytes]
 
 
-def judged(application: Application, vector: dict[int, int], *, once: bool = True) -> tuple[int, list[str]]:
+def judged(
+    application: Application,
+    vector: dict[int, int],
+    *,
+    once: bool = True,
+    **settings: str | int | float | bool | list[str],
+) -> tuple[int, list[str]]:
     """How many events were decided, and what is otherwise than if nothing had failed.
 
-    `vector`: where the state of the last worker stands. `once`: no decision may be there twice.
+    `vector`: where the state of the last worker stands. `once`: no decision may be there twice. `settings`: what the
+    worker had of them that shows in its decisions.
     """
     decisions, alerts = application.read_all(application.decisions), application.read_all(application.alerts)
     found, found_alerts = _by_place(decisions), _by_place(alerts)
     letters = [_source(message.headers()) for message in application.read_all(application.dead_letters)]
-    expected, expected_alerts, expected_letters = _undisturbed(application, once=once)
+    expected, expected_alerts, expected_letters = _undisturbed(application, application.config(**settings), once=once)
     ends = application.ends()
     checks = {
         "an event was decided twice": len(found) == len(decisions) or not once,
@@ -37,7 +45,9 @@ def judged(application: Application, vector: dict[int, int], *, once: bool = Tru
     return len(found), [problem for problem, well in checks.items() if not well]
 
 
-def _undisturbed(application: Application, *, once: bool) -> tuple[Outputs, Outputs, list[tuple[int, int]]]:
+def _undisturbed(
+    application: Application, config: Config, *, once: bool
+) -> tuple[Outputs, Outputs, list[tuple[int, int]]]:
     """What a replay without a broker puts out, in the order that `progress` says; for one partition, in its own."""
     sent = {(record.partition, record.offset): record for record in application.sent}
     messages = application.read_all(application.progress)
@@ -55,7 +65,7 @@ def _undisturbed(application: Application, *, once: bool) -> tuple[Outputs, Outp
         np.array([sent[place].timestamp_ms for place in places], np.int64),
     )
     paths = [application.folder / f"{name}.jsonl" for name in ("decisions", "alerts", "dead")]
-    replay(iter([records]), application.config(), ReplayFiles(*paths), with_features=True)
+    replay(iter([records]), config, ReplayFiles(*paths), with_features=True)
     decisions, alerts, letters = (path.read_bytes().splitlines() for path in paths)
     return (
         {place_of(orjson.loads(line)): timeless(line) for line in decisions},

@@ -112,8 +112,16 @@ def test_a_canary_outlasts_its_worker_and_reaches_a_standby(application: Applica
         wait_for(active, share(3), 0.5)
         with other.worker(active=False, **STORE) as standby:
             wait_for(standby, share(3), 0.5)
+            active.stop()
+            send(application, 500)
+            application.wait_committed(standby)
+            assert command(application, "rollback", "fraud", "--alias", "canary").exit_code == 0
+            wait_for(standby, share(3), None)
+            begin(application, 2, 0.5)
+            standby.stop()
+    assert {decision["model"]["version"] for decision in decisions(application)} == {"1", "3"}
     with application.worker(**STORE) as again:
-        wait_for(again, share(3), 0.5)
+        wait_for(again, share(2), 0.5)
 
 
 def test_where_the_canary_fails_the_champion_decides(application: Application) -> None:
@@ -142,3 +150,7 @@ def test_what_the_gate_refuses_is_no_canary(application: Application) -> None:
     assert "sha256" in done.output
     for arguments in (["--alias", "canary"], ["--share", "0.1"], ["--alias", "canary", "--share", "1"]):
         assert command(application, "promote", "fraud/2", *arguments).exit_code == 2
+    (application.folder / "tidegate.toml").write_text(application.config_text(models__store="store"))
+    done = command(application, "promote", "fraud/2", "--alias", "canary", "--share", "0.1")
+    assert done.exit_code == 2
+    assert "another version of a champion" in done.output

@@ -11,6 +11,7 @@ import pytest
 from engine.process import WorkerProcess
 from models.assignment import promoted
 from tests.broker.application import GIVE_UP_S, Application, new_application
+from tests.broker.outcome import judged
 from tests.broker.rollout import (
     BROKEN,
     FRAGILE,
@@ -59,6 +60,14 @@ def process_of(worker: WorkerProcess) -> int:
     return process
 
 
+def gone(process: int) -> bool:
+    """Whether it has ended, though perhaps nobody has asked how."""
+    try:
+        return "\nState:\tZ" in Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return True
+
+
 def without_role(decision: dict[str, Any]) -> dict[str, Any]:
     """What a challenger with the champion's bytes has in common with it."""
     return {key: value for key, value in decision.items() if key not in ("role", "model", "decided_at")}
@@ -69,18 +78,20 @@ def test_a_challenger_scores_the_same_events_to_the_bit(application: Application
         assert command(application, "promote", "fraud/2", "--alias", "challenger").exit_code == 0
         wait_for(worker, up(2), 1)
         assert models_in_use(worker) == {"champion": "1", "challenger": "2"}
-        # Slowly enough for whoever has what time the others leave.
         send(application, EVENTS, events_per_s=1_000)
         application.wait_committed(worker)
-        wait_for(worker, events(2, "scored"), EVENTS)
+        give_up_at = time.monotonic() + GIVE_UP_S
+        while (samples := worker.samples())[events(2, "scored")] + samples[events(2, "dropped")] < EVENTS:
+            assert time.monotonic() < give_up_at
         worker.stop()
     champion, challenger = decisions(application), decisions(application, application.shadow_decisions)
     assert {decision["role"] for decision in challenger} == {"challenger"}
     assert {decision["model"]["version"] for decision in challenger} == {"2"}
     assert all("role" not in decision for decision in champion)
-    by_id = {decision["decision_id"]: without_role(decision) for decision in challenger}
-    assert by_id == {decision["decision_id"]: without_role(decision) for decision in champion}
-    assert len(challenger) == EVENTS
+    by_id = {decision["decision_id"]: without_role(decision) for decision in champion}
+    assert all(without_role(decision) == by_id[decision["decision_id"]] for decision in challenger)
+    # It gets what time the others leave, which may not be enough for all.
+    assert len(challenger) == samples[events(2, "scored")] > EVENTS / 4
 
 
 def test_a_challenger_that_sleeps_is_ended_and_nobody_waits_for_it(application: Application) -> None:
@@ -93,10 +104,11 @@ def test_a_challenger_that_sleeps_is_ended_and_nobody_waits_for_it(application: 
         wait_for(worker, up(2), 0)
         samples = worker.samples()
         assert samples[events(2, "scored")] == 0
+        assert samples[events(2, "failed")] > 0
         began = time.monotonic()
         worker.stop()
         assert time.monotonic() - began < 10
-    assert len(decisions(application)) == EVENTS
+    assert judged(application, application.header().vector, **STORE) == (EVENTS, [])
 
 
 def test_a_worker_ends_though_its_challenger_hangs(application: Application) -> None:
@@ -109,7 +121,7 @@ def test_a_worker_ends_though_its_challenger_hangs(application: Application) -> 
         began = time.monotonic()
         worker.stop()
         assert time.monotonic() - began < 10
-    assert not Path(f"/proc/{challenger}").exists()
+    assert gone(challenger)
 
 
 def test_a_challenger_that_raises_or_crashes_harms_nobody(application: Application) -> None:
@@ -117,7 +129,7 @@ def test_a_challenger_that_raises_or_crashes_harms_nobody(application: Applicati
         wait_for(worker, up(FRAGILE), 1)
         send_failing(application)
         wait_for(worker, failures(FRAGILE), 1)
-        # It comes back, and crashes.
+        # It comes back, and crashes on its own.
         wait_for(worker, up(FRAGILE), 1)
         os.kill(process_of(worker), signal.SIGKILL)
         send(application, EVENTS)
@@ -125,8 +137,8 @@ def test_a_challenger_that_raises_or_crashes_harms_nobody(application: Applicati
         application.wait_committed(worker)
         assert worker.samples()["tidegate_transaction_aborts_total"] == 0
         worker.stop()
-    assert {decision["model"]["version"] for decision in decisions(application)} == {"1"}
-    assert len(decisions(application)) == EVENTS + 1
+    # To the bit what a replay without any challenger decides.
+    assert judged(application, application.header().vector, **STORE) == (EVENTS + 1, [])
 
 
 def test_a_challenger_that_the_gate_refuses_is_refused_once(application: Application) -> None:
@@ -145,11 +157,14 @@ def test_a_challenger_that_the_gate_refuses_is_refused_once(application: Applica
         assert up(BROKEN) not in worker.samples()
 
 
-def test_challengers_end_with_their_worker(application: Application) -> None:
+@pytest.mark.parametrize("stopped", [False, True])
+def test_challengers_end_with_their_worker(stopped: bool, application: Application) -> None:
     with application.worker(models__challengers=["fraud/2"], **STORE) as worker:
         wait_for(worker, up(2), 1)
         challenger = process_of(worker)
+        if stopped:
+            os.kill(challenger, signal.SIGSTOP)
         worker.kill()
         give_up_at = time.monotonic() + GIVE_UP_S
-        while Path(f"/proc/{challenger}").exists():
+        while not gone(challenger):
             assert time.monotonic() < give_up_at

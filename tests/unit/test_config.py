@@ -95,6 +95,7 @@ def parse(text: str, environment: dict[str, str] | None = None, folder: Path = P
         ("[event]\nhashed = { mcc = 1 }", ["event.hashed.mcc", "1 buckets: must be 2 to"]),
         ("[event]\nhashed = { mcc = '64' }", ["event.hashed.mcc '64'", "`int`"]),
         ("[entities.event]\nwindows = ['1h']\naggregates = ['count']", ["entities", "not 'event'"]),
+        ("[kafka.topics]\nalerts = 'decisions'", ["kafka.topics", "'decisions' is named twice"]),
         ("[kafka", ["not valid TOML"]),
     ],
 )
