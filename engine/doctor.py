@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from engine.assemble import load_champion, load_rates, rules_of
+from engine.assemble import load_champion, load_model_of, load_rates, rules_of
 from engine.config import Config
 from engine.decode import TIME_MS_MAX, Decoder
 from engine.errors import TidegateError
@@ -29,6 +29,7 @@ from engine.state.header import Header
 from engine.state.peek import is_held, read_header
 from engine.state.store import DISK_FREE_BYTES_MIN
 from engine.topology import wanted_topics
+from models.errors import ModelError
 
 DISTRIBUTION = "tidegate"
 SHOWN_VERSIONS = ("confluent-kafka", "onnxruntime", "rocksdict", "numba", "numpy")
@@ -111,11 +112,23 @@ def check_mapping(config: Config) -> Finding:
 
 
 def check_model(config: Config) -> Finding:
-    """Whether the champion loads, with everything that a start verifies."""
+    """Whether the champion loads, with everything that a start verifies, and the challengers do."""
     spec = config.feature_spec()
     model = load_champion(config, spec)
     used = f"{len(model.columns)} of {len(spec.names)} features"
-    return Finding("model", "ok", f"{model.name}/{model.version}, sha256 {model.sha256[:12]}, {used}")
+    detail = f"{model.label}, sha256 {model.sha256[:12]}, {used}"
+    challengers, refused = [], []
+    for reference in config.models.challengers:
+        try:
+            challengers.append(load_model_of(config, spec, reference).label)
+        except ModelError as error:
+            refused.append(f"{reference}: {error}")
+    if challengers:
+        detail += f"; challengers: {', '.join(challengers)}"
+    if refused:
+        advice = "a worker decides without them; correct models.challengers, or promote one"
+        return Finding("model", "warning", f"{detail}; {'; '.join(refused)}", advice)
+    return Finding("model", "ok", detail)
 
 
 def check_state(config: Config) -> Finding:

@@ -125,6 +125,14 @@ def test_a_model_that_needs_other_features(tmp_path: Path) -> None:
         check_model(config)
 
 
+def test_challengers_that_cannot_be_loaded_are_no_failure(tmp_path: Path) -> None:
+    config = parse_config("[models]\nchallengers = ['demo/1', 'demo@challenger', 'nobody/1']", tmp_path, {})
+    found = check_model(config)
+    assert found.verdict == "warning"
+    assert "; challengers: demo/1; demo@challenger: " in found.detail
+    assert "nobody/1: " in found.detail
+
+
 # --- state and disk --------------------------------------------------------------------------------------------
 
 
