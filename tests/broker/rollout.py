@@ -22,14 +22,24 @@ from loadtest.traffic import generate
 from models.assignment import Assignment, promoted
 from models.manifest import read_manifest
 from models.store import MANIFEST_FILE, MODEL_FILE, Located, publish, resolve, set_alias, shipped_store
-from tests.broker.application import GIVE_UP_S, Application
+from tests.broker.application import GIVE_UP_S, Application, new_application
+from tests.conftest import TopicFactory
 from tests.pipelines import event, json_of
 
+PARTITIONS = 2
 VERSIONS = (1, 2, 3)
 # The gate refuses the first; the second fails on an event with just this amount, which no probe has.
 BROKEN, FRAGILE = 4, 5
 FAILING_AMOUNT = 666.5
 STORE = {"models__store": "store", "models__champion": "fraud@champion"}
+
+
+def application_with_store(bootstrap: str, folder: Path, topic_factory: TopicFactory) -> Application:
+    """With several versions of one model, and the configuration that `command` reads."""
+    made = new_application(bootstrap, folder, topic_factory, PARTITIONS)
+    make_store(folder / "store")
+    (folder / "tidegate.toml").write_text(made.config_text(**STORE))
+    return made
 
 
 def make_store(

@@ -7,13 +7,14 @@ from pathlib import Path
 import orjson
 import pytest
 
-from tests.broker.application import Application, new_application
+from tests.broker.application import Application
 from tests.broker.rollout import (
     FRAGILE,
+    PARTITIONS,
     STORE,
+    application_with_store,
     command,
     decisions,
-    make_store,
     models_in_use,
     send,
     send_failing,
@@ -23,7 +24,6 @@ from tests.conftest import TopicFactory
 
 pytestmark = pytest.mark.broker
 
-PARTITIONS = 2
 EVENTS = 4_000
 SHARE = 0.3
 SWAPS = "tidegate_model_swaps_total"
@@ -31,10 +31,7 @@ SWAPS = "tidegate_model_swaps_total"
 
 @pytest.fixture
 def application(kafka_bootstrap: str, tmp_path: Path, topic_factory: TopicFactory) -> Application:
-    made = new_application(kafka_bootstrap, tmp_path, topic_factory, PARTITIONS)
-    make_store(tmp_path / "store")
-    (tmp_path / "tidegate.toml").write_text(made.config_text(**STORE))
-    return made
+    return application_with_store(kafka_bootstrap, tmp_path, topic_factory)
 
 
 def share(version: int) -> str:

@@ -10,15 +10,15 @@ from pathlib import Path
 import orjson
 import pytest
 
-from tests.broker.application import GIVE_UP_S, Application, new_application
+from tests.broker.application import GIVE_UP_S, Application
 from tests.broker.rollout import (
     BROKEN,
     STORE,
     VERSIONS,
+    application_with_store,
     command,
     decides_with,
     decisions,
-    make_store,
     send,
     told,
     wait_for,
@@ -27,7 +27,6 @@ from tests.conftest import TopicFactory
 
 pytestmark = pytest.mark.broker
 
-PARTITIONS = 2
 EVENTS = 12_000
 SWAPS = 12
 EVENTS_PER_S = 3_000
@@ -35,11 +34,7 @@ EVENTS_PER_S = 3_000
 
 @pytest.fixture
 def application(kafka_bootstrap: str, tmp_path: Path, topic_factory: TopicFactory) -> Application:
-    """With a store of several versions of one model."""
-    made = new_application(kafka_bootstrap, tmp_path, topic_factory, PARTITIONS)
-    make_store(tmp_path / "store")
-    (tmp_path / "tidegate.toml").write_text(made.config_text(**STORE))
-    return made
+    return application_with_store(kafka_bootstrap, tmp_path, topic_factory)
 
 
 def test_models_change_under_a_stream_and_no_event_notices(application: Application) -> None:

@@ -10,16 +10,16 @@ import pytest
 
 from engine.process import WorkerProcess
 from models.assignment import promoted
-from tests.broker.application import GIVE_UP_S, Application, new_application
+from tests.broker.application import GIVE_UP_S, Application
 from tests.broker.outcome import judged
 from tests.broker.rollout import (
     BROKEN,
     FRAGILE,
     STORE,
+    application_with_store,
     challenger_processes,
     command,
     decisions,
-    make_store,
     models_in_use,
     say,
     send,
@@ -30,17 +30,13 @@ from tests.conftest import TopicFactory
 
 pytestmark = pytest.mark.broker
 
-PARTITIONS = 2
 EVENTS = 2_000
 WITH_ALIAS = STORE | {"models__challengers": ["fraud@challenger"]}
 
 
 @pytest.fixture
 def application(kafka_bootstrap: str, tmp_path: Path, topic_factory: TopicFactory) -> Application:
-    made = new_application(kafka_bootstrap, tmp_path, topic_factory, PARTITIONS)
-    make_store(tmp_path / "store")
-    (tmp_path / "tidegate.toml").write_text(made.config_text(**STORE))
-    return made
+    return application_with_store(kafka_bootstrap, tmp_path, topic_factory)
 
 
 def up(version: int) -> str:

@@ -88,6 +88,12 @@ class Scene:
     def turn(self, *, may_swap: bool = True) -> None:
         self.rollout.tick(self.pipeline, may_swap=may_swap)
 
+    def load_and_swap(self) -> None:
+        """Hears, loads, and swaps."""
+        self.turn()
+        self.loader.go()
+        self.turn()
+
     @property
     def deciding(self) -> tuple[int, int | None]:
         """Versions of champion and canary."""
@@ -115,14 +121,10 @@ def test_a_canary_takes_its_place_between_two_commits(scene: Scene) -> None:
 def test_the_last_word_about_the_canary_counts(scene: Scene) -> None:
     for version in (2, 3):
         scene.canary(version)
-        scene.turn()
-    scene.loader.go()
-    scene.turn()
+        scene.load_and_swap()
     assert scene.deciding == (1, 3)
     scene.canary(3, 0.5)
-    scene.turn()
-    scene.loader.go()
-    scene.turn()
+    scene.load_and_swap()
     assert scene.pipeline.canary is not None
     assert scene.pipeline.canary.share == 0.5
 
@@ -130,22 +132,16 @@ def test_the_last_word_about_the_canary_counts(scene: Scene) -> None:
 @pytest.mark.parametrize("version", [4, 5])
 def test_what_cannot_be_loaded_is_no_canary_and_neither_is_the_one_before(version: int, scene: Scene) -> None:
     scene.canary(2)
-    scene.turn()
-    scene.loader.go()
-    scene.turn()
+    scene.load_and_swap()
     scene.canary(version)
-    scene.turn()
-    scene.loader.go()
-    scene.turn()
+    scene.load_and_swap()
     assert scene.deciding == (1, None)
     assert scene.pipeline.metrics.model_loads_failed == 1
 
 
 def test_a_word_about_the_champion_ends_it_at_once_and_the_new_one_follows(scene: Scene) -> None:
     scene.canary(2)
-    scene.turn()
-    scene.loader.go()
-    scene.turn()
+    scene.load_and_swap()
     scene.control.say("champion", promoted(None, 3, "tests", "test"))
     scene.turn()
     assert scene.deciding == (1, None)
@@ -156,9 +152,7 @@ def test_a_word_about_the_champion_ends_it_at_once_and_the_new_one_follows(scene
 
 def test_who_settles_goes_on_without_a_canary_that_was_ended_meanwhile(scene: Scene) -> None:
     scene.canary(2)
-    scene.turn()
-    scene.loader.go()
-    scene.turn()
+    scene.load_and_swap()
     scene.control.say("canary", ended(scene.control.said["canary"], "tests", "test"))
     scene.rollout.settle(scene.pipeline)
     assert scene.deciding == (1, None)
@@ -166,17 +160,11 @@ def test_who_settles_goes_on_without_a_canary_that_was_ended_meanwhile(scene: Sc
 
 def test_one_that_failed_stays_away_until_the_next_word(scene: Scene) -> None:
     scene.canary(2)
-    scene.turn()
-    scene.loader.go()
-    scene.turn()
+    scene.load_and_swap()
     assert isinstance(scene.pipeline.canary, Canary)
     scene.pipeline.set_canary(None)
-    scene.turn()
-    scene.loader.go()
-    scene.turn()
+    scene.load_and_swap()
     assert scene.deciding == (1, None)
     scene.canary(2)
-    scene.turn()
-    scene.loader.go()
-    scene.turn()
+    scene.load_and_swap()
     assert scene.deciding == (1, 2)

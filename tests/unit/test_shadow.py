@@ -32,8 +32,8 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Starts challengers whose process runs this code instead."""
     monkeypatch.setattr(engine.shadow, "RESTART_S", 0.05)
     monkeypatch.setattr(engine.shadow, "LOOK_S", 0.05)
-    monkeypatch.setattr(engine.shadow, "BATCH_S", 0.3)
     monkeypatch.setattr(engine.shadow, "CLOSE_S", 0.3)
+    monkeypatch.setattr(engine.shadow, "GONE_S", GIVE_UP_S)
     shadows: list[Shadow] = []
 
     def make(code: str) -> Shadow:
@@ -99,7 +99,8 @@ def test_while_it_loads_some_batches_wait_and_others_are_dropped(made: Any) -> N
     assert shadow.counts.dropped == (BATCHES_MAX + 2) * EVENTS
 
 
-def test_who_does_not_answer_is_killed_and_started_again(made: Any) -> None:
+def test_who_does_not_answer_is_killed_and_started_again(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine.shadow, "BATCH_S", 0.3)
     shadow = made("channel.send(Loaded({}))\ntime.sleep(1000)")
     until(lambda: shadow.counts.facts is not None)
     shadow.offer(batch())
@@ -108,8 +109,9 @@ def test_who_does_not_answer_is_killed_and_started_again(made: Any) -> None:
     until(lambda: shadow.counts.facts is not None)
 
 
-def test_who_does_not_even_read_is_killed(made: Any) -> None:
+def test_who_does_not_even_read_is_killed(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch that is larger than the socket's buffer is not waited for."""
+    monkeypatch.setattr(engine.shadow, "BATCH_S", 0.3)
     shadow = made("channel.send(Loaded({}))\ntime.sleep(1000)")
     until(lambda: shadow.counts.facts is not None)
     shadow.offer(Offered(EVENTS, bytes(64 << 20)))
