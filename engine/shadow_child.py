@@ -5,9 +5,11 @@ import resource
 import signal
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from engine.parent import end_with_parent
+from models.limits import limit
 
 NICE = 19
 # Address space, libraries included.
@@ -19,10 +21,10 @@ def main() -> None:
     """Works for whoever has the other end of the socket, whose descriptor is the argument."""
     end_with_parent()
     os.nice(NICE)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES_MAX, MEMORY_BYTES_MAX))
-    if (choice := Path("/proc/self/oom_score_adj")).exists():
-        # Where memory runs out, this process goes, and not the one with the champion.
-        choice.write_text(OOM_FIRST)
+    limit(resource.RLIMIT_AS, MEMORY_BYTES_MAX, MEMORY_BYTES_MAX)
+    # Where memory runs out, this process goes, and not the one with the champion; other systems have no such file.
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(OOM_FIRST)
     # The worker ends it, by closing the socket or by force.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

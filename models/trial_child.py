@@ -12,6 +12,7 @@ import msgspec
 
 from models.errors import ModelError
 from models.gate import MODEL_BYTES_MAX, check_graph
+from models.limits import limit
 from models.manifest import MANIFEST_BYTES_MAX, parse_manifest
 from models.store import MANIFEST_FILE, MODEL_FILE, read_part, resolve, shipped_store
 from models.trial import Answer, Limits
@@ -41,20 +42,12 @@ def confine(limits: Limits) -> None:
     """Gives up files for good, and takes on the limits of memory and of time of the processor."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     cpu_s = int(used.ru_utime + used.ru_stime) + 1 + limits.cpu_s
-    _limit(resource.RLIMIT_AS, limits.memory_bytes, limits.memory_bytes)
-    _limit(resource.RLIMIT_CORE, 0, 0)
-    _limit(resource.RLIMIT_FSIZE, 0, 0)
-    _limit(resource.RLIMIT_NOFILE, 0, 0)
+    limit(resource.RLIMIT_AS, limits.memory_bytes, limits.memory_bytes)
+    limit(resource.RLIMIT_CORE, 0, 0)
+    limit(resource.RLIMIT_FSIZE, 0, 0)
+    limit(resource.RLIMIT_NOFILE, 0, 0)
     # At the first comes SIGXCPU, by which the parent knows what happened; SIGKILL at the second.
-    _limit(resource.RLIMIT_CPU, cpu_s, cpu_s + 1)
-
-
-def _limit(kind: int, soft: int, hard: int) -> None:
-    """Sets a limit, or leaves a tighter one that is there."""
-    _, there = resource.getrlimit(kind)
-    if there != resource.RLIM_INFINITY:
-        soft, hard = min(soft, there), min(hard, there)
-    resource.setrlimit(kind, (soft, hard))
+    limit(resource.RLIMIT_CPU, cpu_s, cpu_s + 1)
 
 
 def refusal(manifest: bytes, model: bytes) -> str | None:

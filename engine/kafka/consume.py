@@ -25,6 +25,7 @@ class Input:
         self.cluster_id, self.topic_id = clients.identity(admin_settings(config), self.topic)
         self._assigned: set[int] = set()
         self._paused: set[int] = set()
+        self._clients = clients
         try:
             self._consumer = clients.consumer(consumer_settings(config))
         except KafkaException as error:
@@ -135,10 +136,23 @@ class Input:
         self._paused = partitions
 
     def find_new_partitions(self) -> list[int]:
-        """The partitions that the topic has got since; RetriableError without an answer."""
+        """The partitions that the topic has got since.
+
+        RetriableError without an answer: nothing is read any more before `start`.
+        """
         before = set(self.partitions)
-        self.partitions = self._find_partitions()
+        try:
+            self.partitions = self._find_partitions()
+        except RetriableError:
+            self._renew()
+            raise
         return [partition for partition in self.partitions if partition not in before]
+
+    def _renew(self) -> None:
+        """A client may not find back to a broker that was away (docs/delivery-findings.md): the next is another one."""
+        self._consumer.close()
+        self._assigned, self._paused = set(), set()
+        self._consumer = self._clients.consumer(consumer_settings(self._config))
 
     def close(self) -> None:
         """Leaves; commits nothing."""

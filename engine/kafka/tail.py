@@ -23,6 +23,8 @@ class Tail:
         self.topic = topic
         self.position = 0
         self._end_seen = -1
+        self._settings = settings
+        self._clients = clients
         try:
             self._consumer = clients.consumer(settings)
         except KafkaException as error:
@@ -44,8 +46,15 @@ class Tail:
         except KafkaException as error:
             if error.args[0].code() in NO_SUCH_TOPIC:
                 raise self._missing() from error
+            self._renew()
             raise RetriableError(f"the end of topic {self.topic!r} is not known: {error.args[0].str()}") from error
         return int(first), int(end)
+
+    def _renew(self) -> None:
+        """A client may not find back to a broker that was away (docs/delivery-findings.md): another one reads on."""
+        self._consumer.close()
+        self._consumer = self._clients.consumer(self._settings)
+        self.start(self.position)
 
     def poll(self, timeout_s: float) -> list[Message]:
         """What has been committed meanwhile; waits for something for so long at most."""

@@ -158,11 +158,18 @@ class Application:
 
     def ends(self) -> dict[int, int]:
         """The next offset to be written, per partition of the input."""
+        give_up_at = time.monotonic() + GIVE_UP_S
         with closing(self._consumer("test")) as consumer:
-            return {
-                place.partition: consumer.get_watermark_offsets(place, timeout=ANSWER_TIMEOUT_S)[1]
-                for place in self._places()
-            }
+            while True:
+                try:
+                    return {
+                        place.partition: consumer.get_watermark_offsets(place, timeout=ANSWER_TIMEOUT_S)[1]
+                        for place in self._places()
+                    }
+                except KafkaException as error:
+                    # A broker that has just started leads its partitions one after another.
+                    if error.args[0].code() != KafkaError.NOT_LEADER_FOR_PARTITION or time.monotonic() > give_up_at:
+                        raise
 
     def wait_committed(self, worker: WorkerProcess) -> None:
         """Returns once everything that was sent is committed."""
