@@ -1,0 +1,78 @@
+"""A client that has no answer about its topic is not asked again: the next attempt is another one's."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from engine.errors import RetriableError
+from engine.kafka.consume import Input
+from engine.kafka.tail import Tail
+from tests.pipelines import profile
+
+TOPIC = "transactions"
+
+
+class Consumer:
+    """Answers as long as it is not `lost`."""
+
+    def __init__(self) -> None:
+        self.lost = self.closed = False
+        self.assigned: list[Any] = []
+
+    def _ask(self) -> None:
+        assert not self.closed
+        if self.lost:
+            raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+
+    def list_topics(self, topic: str, timeout: float) -> Any:
+        self._ask()
+        return SimpleNamespace(topics={topic: SimpleNamespace(error=None, partitions={0: None, 1: None})})
+
+    def get_watermark_offsets(self, *_: Any, **__: Any) -> tuple[int, int]:
+        self._ask()
+        return 0, 7
+
+    def assign(self, places: list[Any]) -> None:
+        self.assigned = places
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Clients:
+    def __init__(self) -> None:
+        self.made: list[Consumer] = []
+
+    def consumer(self, _settings: Any) -> Consumer:
+        self.made.append(Consumer())
+        return self.made[-1]
+
+    def identity(self, *_: Any) -> tuple[None, None]:
+        return None, None
+
+
+def test_the_input_finds_its_partitions_with_another_client() -> None:
+    clients = Clients()
+    source = Input(profile(), clients)  # type: ignore[arg-type]
+    source.start({0: 5, 1: 6})
+    clients.made[0].lost = True
+    with pytest.raises(RetriableError, match="no Kafka broker answers"):
+        source.find_new_partitions()
+    assert source.find_new_partitions() == []
+    assert [client.closed for client in clients.made] == [True, False]
+    source.start({0: 5, 1: 6})
+    assert [place.offset for place in clients.made[1].assigned] == [5, 6]
+
+
+def test_a_tail_reads_on_where_it_was_with_another_client() -> None:
+    clients = Clients()
+    tail = Tail(TOPIC, {}, clients)  # type: ignore[arg-type]
+    tail.start(4)
+    clients.made[0].lost = True
+    with pytest.raises(RetriableError, match="is not known"):
+        tail.bounds()
+    assert tail.bounds() == (0, 7)
+    assert [client.closed for client in clients.made] == [True, False]
+    assert [place.offset for place in clients.made[1].assigned] == [4]
