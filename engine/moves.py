@@ -50,7 +50,7 @@ def promote(
     where neither could be written.
     """
     if (share is not None) != (alias == CANARY):
-        raise ConfigError(f"a share of the entities is what the alias {CANARY} needs, and no other has")
+        raise ConfigError(f"a share of the entities (--share) is what the alias {CANARY} needs, and no other has")
     try:
         if alias == CANARY:
             _check_has_canary(config, reference)

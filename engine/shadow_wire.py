@@ -40,7 +40,7 @@ class Loaded(msgspec.Struct, frozen=True, tag=True):
 
 
 class Refused(msgspec.Struct, frozen=True, tag=True):
-    """It may not be loaded, and will not be the next time either."""
+    """The gate does not let it pass."""
 
     why: str
 

@@ -18,7 +18,7 @@ from engine.commands.options import (
 )
 from engine.config import Config
 from engine.errors import ConfigError
-from models.assignment import ALIASES, CANARY, CHAMPION
+from models.assignment import ALIASES, CHAMPION
 
 if TYPE_CHECKING:
     from engine.moves import Move
@@ -63,8 +63,6 @@ def promote(
     """
     from engine.moves import promote as promote_
 
-    if (share is not None) != (alias == CANARY):
-        raise click.UsageError(f"--share belongs to --alias {CANARY}, which needs it")
     config = _reachable(config_file, bootstrap)
     _show(promote_(config, version, alias, author or _user(), reason, share=share), as_json=as_json)
 
