@@ -22,12 +22,7 @@ _log = logging.getLogger("tidegate.shadow")
 class Challengers:
     """Follows the aliases among them; runs them from `begin` on, when this worker decides for the first time."""
 
-    def __init__(
-        self,
-        config: Config,
-        control: Control,
-        metrics: Metrics,
-    ) -> None:
+    def __init__(self, config: Config, control: Control, metrics: Metrics) -> None:
         """ConfigError where a reference is none."""
         self._config = config
         self._control = control
@@ -51,21 +46,21 @@ class Challengers:
         if not self._begun:
             return
         wanted = self._wanted()
-        if wanted.keys() == self._running.keys():
+        if wanted.items() == self._running.keys():
             return
         self._ending = [shadow for shadow in self._ending if not shadow.ended]
-        for gone in self._running.keys() - wanted.keys():
+        for gone in self._running.keys() - wanted.items():
             shadow = self._running.pop(gone)
             shadow.begin_close()
             self._ending.append(shadow)
-        for key, label in wanted.items():
-            if key not in self._running:
-                self._running[key] = Shadow(self._config, Challenger(label))
+        for label, said in wanted.items():
+            if (label, said) not in self._running:
+                self._running[label, said] = Shadow(self._config, Challenger(label))
         self._metrics.challengers = [shadow.counts for shadow in self._running.values()]
 
-    def _wanted(self) -> dict[tuple[str, str], str]:
-        """Versions, each once, by what changes when somebody says it again."""
-        wanted: dict[tuple[str, str], str] = {}
+    def _wanted(self) -> dict[str, str]:
+        """Versions, each once, and of each what changes when somebody says it again."""
+        wanted: dict[str, str] = {}
         for reference in self._references:
             if reference.alias is None:
                 said, version = "", reference.version
@@ -73,9 +68,7 @@ class Challengers:
                 said, version = assignment.id, assignment.version
             else:
                 continue
-            label = f"{reference.name}/{version}"
-            if label not in wanted.values():
-                wanted[label, said] = label
+            wanted.setdefault(f"{reference.name}/{version}", said)
         return wanted
 
     def _assignment(self, reference: Reference, alias: str) -> Assignment | None:
