@@ -73,8 +73,9 @@ def compile_program(spec: FeatureSpec) -> Program:
         counted = [place for place, column in enumerate(entity.columns) if column.kind != "location"]
         program.tables[kind, counted] = np.arange(len(counted))
         program.predicates[kind, : len(entity.predicates)] = [spec.predicates.index(p) for p in entity.predicates]
+        column_names = [column.name for column in entity.columns]
         for place, aggregate in enumerate(entity.aggregates):
-            instruction = _instruction(aggregate, entity, matrix)
+            instruction = _instruction(aggregate, entity, column_names, matrix)
             program.instructions[kind, place] = instruction
             program.needs[kind, instruction[ACCUMULATOR]] |= _NEEDS.get(aggregate.kind, 0)
             if aggregate.kind in FIELD_WINDOWED:
@@ -95,13 +96,15 @@ def _marked(needs: int, counted: Int64) -> int:
     return marked
 
 
-def _instruction(aggregate: Aggregate, entity: EntitySpec, matrix: dict[str, int]) -> tuple[int, ...]:
+def _instruction(
+    aggregate: Aggregate, entity: EntitySpec, column_names: list[str], matrix: dict[str, int]
+) -> tuple[int, ...]:
     of_columns = aggregate.kind in (*FIELD_WINDOWED, "last")
     accumulator, place, is_number = 0, OF_AMOUNT, False
     if aggregate.kind == "geo_speed":
         place = [column.kind for column in entity.columns].index("location")
     elif of_columns and aggregate.field != AMOUNT:
-        place = [column.name for column in entity.columns].index(_column_name(aggregate))
+        place = column_names.index(_column_name(aggregate))
         is_number = entity.columns[place].kind == "number"
     elif aggregate.predicate:
         accumulator = 1 + entity.predicates.index(aggregate.predicate)

@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 import xxhash
 
@@ -38,6 +39,7 @@ class Event:
 Predicates = Mapping[str, Callable[[Event], bool]]
 
 
+@cache
 def text_hash(field_name: str, text: str | None) -> int:
     """The hash of a text, never 0; 0 for None. Equal texts of different fields have different hashes."""
     if text is None:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import cache
 
 from features.spec import Aggregate, Column, EntitySpec, FeatureSpec
 from tests.oracle import amounts
@@ -36,6 +37,7 @@ def reading_at(
     return _Reading(entity, earlier, at_ms, None, minor_per_major, predicates or {}).values()
 
 
+@cache
 def names_of(entity: EntitySpec) -> list[str]:
     """The names of an entity's features."""
     return [
@@ -100,17 +102,24 @@ class _Reading:
         self.predicates = predicates
         # From the newest back; who wins among ties is said by `order_in_state`.
         self.earlier = sorted(earlier, key=order_in_state(entity, predicates), reverse=True)
+        self._held = [len(self._inside(length_ms)) for length_ms in entity.windows_ms]
         self._counted: dict[tuple[int, str, bool], list[Event]] = {}
 
     def values(self) -> dict[str, float]:
-        found: dict[str, float] = {}
-        for aggregate in self.entity.aggregates:
-            if not aggregate.windowed:
-                found[aggregate.feature_name(self.entity.name)] = self._windowless(aggregate)
-                continue
-            for window, length_ms in zip(self.entity.windows, self.entity.windows_ms, strict=True):
-                found[aggregate.feature_name(self.entity.name, window)] = self._windowed(aggregate, length_ms)
-        return found
+        found = [value for aggregate in self.entity.aggregates for value in self._values_of(aggregate)]
+        return dict(zip(names_of(self.entity), found, strict=True))
+
+    def _values_of(self, aggregate: Aggregate) -> list[float]:
+        """An aggregate's value, or that of each window. Windows that hold the same events share it, but for rates."""
+        if not aggregate.windowed:
+            return [self._windowless(aggregate)]
+        if aggregate.kind == "rate":
+            return [self._windowed(aggregate, length_ms) for length_ms in self.entity.windows_ms]
+        found: dict[int, float] = {}
+        for length_ms, held in zip(self.entity.windows_ms, self._held, strict=True):
+            if held not in found:
+                found[held] = self._windowed(aggregate, length_ms)
+        return [found[held] for held in self._held]
 
     def _holds(self, aggregate: Aggregate, event: Event) -> bool:
         return not aggregate.predicate or self.predicates[aggregate.predicate](event)

@@ -135,16 +135,19 @@ class Run:
         assert look.values.keys() == wanted.keys()
         assert [row[0] for row in look.ring] == sorted(row[0] for row in look.ring)
         inexact = set(look.inexact)
-        for aggregate in entity.aggregates:
-            for window in entity.windows if aggregate.windowed else ["all"]:
-                name = aggregate.feature_name(entity_name, window if aggregate.windowed else "")
-                if f"{entity_name}.{window}" in inexact:
-                    continue
-                self.tally.compared += 1
-                self.tally.exact += 1
-                error_max = np.array([RELATIVE_ERROR_MAX.get(aggregate.kind, 0.0)])
-                found, expected = np.array([look.values[name]]), np.array([wanted[name]])
-                assert equal(found, expected, error_max).all(), (name, found, expected)
+        compared = [
+            (aggregate.feature_name(entity_name, window if aggregate.windowed else ""), aggregate.kind)
+            for aggregate in entity.aggregates
+            for window in (entity.windows if aggregate.windowed else ["all"])
+            if f"{entity_name}.{window}" not in inexact
+        ]
+        self.tally.compared += len(compared)
+        self.tally.exact += len(compared)
+        found = np.array([look.values[name] for name, _ in compared])
+        expected = np.array([wanted[name] for name, _ in compared])
+        errors_max = np.array([RELATIVE_ERROR_MAX.get(kind, 0.0) for _, kind in compared])
+        wrong = np.flatnonzero(~equal(found, expected, errors_max))
+        assert not len(wrong), [(compared[i][0], found[i], expected[i]) for i in wrong]
 
     def check_deletion(self) -> None:
         """Every entity that the store has left was heard of after what is forgotten, once it was looked through."""
