@@ -25,6 +25,8 @@ from engine.progress import Progress, Run, joined, refused_of, runs_of
 from engine.rollout import Rollout
 
 VECTOR_COMMIT_INTERVAL_S = 3600.0
+# A commit that takes longer is waited for: outputs pile up behind it.
+ANSWER_S_MAX = 1.0
 STATUS_INTERVAL_S = 1.0
 VISIBLE_POLL_S, VISIBLE_POLLS_MAX = 0.005, 100
 
@@ -71,6 +73,8 @@ class Loop:
         # Commits of ours, and of nobody else, are from here on up to the newest of ours.
         self._progress_offset = stage.journal.position
         self._uncommitted = Uncommitted()
+        # What was asked for last, as long as it is not answered.
+        self._pending: Uncommitted | None = None
         now = stage.clock.monotonic()
         self._commit_at = now + self._kafka.commit_interval_ms / 1000
         self._commit_anyway_at = now + VECTOR_COMMIT_INTERVAL_S
@@ -92,12 +96,7 @@ class Loop:
             clock.done("consume")
             outputs = self._decide(records)
         now = stage.clock.monotonic()
-        if self._uncommitted and now >= self._commit_at:
-            self.commit()
-        elif now >= self._commit_anyway_at:
-            # An active group forgets offsets of topics that no member subscribes to, unless they are committed anew.
-            stage.lease.commit(self.committed, self.tenure)
-            self._commit_anyway_at = now + VECTOR_COMMIT_INTERVAL_S
+        self._commit_due(now)
         stage.rollout.tick(stage.pipeline, may_swap=not self._uncommitted)
         if now >= self._status_at:
             self._status(now)
@@ -127,22 +126,56 @@ class Loop:
         self._newest_record_ms = int(records.record_times_ms.max())
         return outputs
 
+    def _commit_due(self, now: float) -> None:
+        """Notes the end of the last commit, and begins the next one when it is time; waits only where it must."""
+        stage = self._stage
+        if self._pending is not None and stage.delivery.settled():
+            self._note_committed()
+        if now < self._commit_at:
+            return
+        if self._pending is not None or (self._uncommitted and stage.flusher.due()):
+            self.commit()
+        elif self._uncommitted:
+            self._begin_commit(now)
+        elif now >= self._commit_anyway_at:
+            # An active group forgets offsets of topics that no member subscribes to, unless they are committed anew.
+            stage.lease.commit(self.committed, self.tenure)
+            self._commit_anyway_at = now + VECTOR_COMMIT_INTERVAL_S
+
+    def _begin_commit(self, now: float) -> None:
+        """Asks for what was decided to be committed, and notes so if it is at once."""
+        stage = self._stage
+        clock = stage.pipeline.metrics.stage_clock()
+        self.sent = dict(self.vector)
+        stage.delivery.begin_commit(self._progress())
+        self._pending, self._uncommitted = self._uncommitted, Uncommitted()
+        self._commit_at = now + ANSWER_S_MAX
+        if stage.delivery.settled():
+            self._note_committed()
+        clock.done("commit")
+
     def commit(self, *, to_disk: bool = False) -> None:
-        """Commits what was decided; then, and only then, the state at this vector may go `to_disk`."""
+        """Commits what was decided, and waits; then, and only then, the state at this vector may go `to_disk`."""
         stage = self._stage
         due = stage.flusher.due()
+        if self._pending is not None:
+            self._settle()
         if self._uncommitted:
-            clock = stage.pipeline.metrics.stage_clock()
-            self.sent = dict(self.vector)
             end = stage.journal.end() if due or to_disk else self._progress_offset
-            stage.delivery.commit(self._progress())
+            self._begin_commit(stage.clock.monotonic())
+            if self._pending is not None:
+                self._settle()
             self._progress_offset = end
-            clock.done("commit")
-            self._note_committed()
         if due:
             clock = stage.pipeline.metrics.stage_clock()
             stage.flusher.begin(self._position())
             clock.done("snapshot")
+
+    def _settle(self) -> None:
+        clock = self._stage.pipeline.metrics.stage_clock()
+        self._stage.delivery.settle()
+        clock.done("commit")
+        self._note_committed()
 
     def _progress(self) -> Progress:
         pipeline = self._stage.pipeline
@@ -162,13 +195,14 @@ class Loop:
 
     def _note_committed(self) -> None:
         stage, metrics = self._stage, self._stage.pipeline.metrics
+        assert self._pending is not None
         self.sequence += 1
-        self.committed = dict(self.vector)
+        self.committed = self.sent
         metrics.commits += 1
         now_ms = stage.clock.time_ms()
-        for record_times_ms in self._uncommitted.record_times_ms:
-            metrics.event_to_decision.observe(latencies_s(record_times_ms, now_ms))
-        self._uncommitted = Uncommitted()
+        for record_times_ms in self._pending.record_times_ms:
+            metrics.event_to_decision.observe_all(latencies_s(record_times_ms, now_ms))
+        self._pending = None
         now = stage.clock.monotonic()
         self._commit_at = now + self._kafka.commit_interval_ms / 1000
         self._commit_anyway_at = now + VECTOR_COMMIT_INTERVAL_S

@@ -1,9 +1,16 @@
 """The output side: how outputs and input offsets become final, which is done in one of two ways.
 
-At least once: produce, flush until the broker has acknowledged everything, then commit the offsets. A crash in between
-makes the same decisions again, with the same `decision_id`. Exactly once is in engine.kafka.transaction.
+At least once: produce; once the broker has acknowledged everything, commit the offsets. A crash in between makes the
+same decisions again, with the same `decision_id`. Nothing waits for either: what is decided meanwhile is of the next
+commit, which begins when this one has ended.
+
+queued      outputs 1, progress 1 | outputs 2 ....................................... progress 2 | outputs 3 ...
+heard                             | .. all of 1 acknowledged: its offsets sent .. answered       |
+
+Exactly once is in engine.kafka.transaction.
 """
 
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -14,7 +21,7 @@ from engine.crashpoints import reached
 from engine.emit import Outputs
 from engine.kafka.client import KAFKA, Clients, producer_settings, refused_settings
 from engine.kafka.lease import Lease
-from engine.kafka.outbox import Outbox
+from engine.kafka.outbox import Outbox, Receipts
 from engine.kafka.transaction import ExactlyOnce
 from engine.progress import Progress
 
@@ -28,8 +35,14 @@ class Delivery(Protocol):
     def produce(self, outputs: Outputs) -> None:
         """Queues what a micro-batch puts out."""
 
-    def commit(self, progress: Progress) -> None:
-        """Makes it and its offsets final."""
+    def begin_commit(self, progress: Progress) -> None:
+        """Begins to make it and its offsets final; nothing that was begun before may be under way."""
+
+    def settled(self) -> bool:
+        """Whether what was begun is final; does not wait."""
+
+    def settle(self) -> None:
+        """Waits until it is."""
 
     def close(self) -> None:
         """Drops what is not final."""
@@ -41,6 +54,15 @@ class Delivery(Protocol):
     ) -> None: ...
 
 
+@dataclass(slots=True)
+class _Commit:
+    """One that is under way; `asked`: its offsets, too."""
+
+    vector: dict[int, int]
+    receipts: Receipts
+    asked: bool = False
+
+
 class AtLeastOnce:
     """Produces outputs, and commits what they were made from once they are acknowledged."""
 
@@ -50,6 +72,7 @@ class AtLeastOnce:
         self._clients = clients
         self._outbox: Outbox | None = None
         self._tenure = 0
+        self._commit: _Commit | None = None
 
     def open(self, tenure: int) -> None:
         """A new producer, with nothing queued; raises as `Lease.prove`, ConfigError where settings are refused."""
@@ -57,7 +80,7 @@ class AtLeastOnce:
         self._lease.prove(tenure)
         self._tenure = tenure
         try:
-            producer = self._clients.producer(producer_settings(self._config))
+            producer = self._clients.producer({**producer_settings(self._config), "delivery.report.only.error": False})
         except KafkaException as error:
             raise refused_settings(error) from error
         self._outbox = Outbox(self._config, producer, lambda: self._lease.check(tenure))
@@ -70,23 +93,50 @@ class AtLeastOnce:
         assert self._outbox is not None, "not opened"
         return self._outbox
 
-    def commit(self, progress: Progress) -> None:
-        """Waits until the broker has everything, then commits the offsets; RetriableError where it has them or not.
-
-        FatalError where a message is refused for good.
-        """
+    def begin_commit(self, progress: Progress) -> None:
+        """Queues the progress record, after which what is produced is another commit's."""
+        assert self._commit is None, "a commit is under way"
         outbox = self._opened()
         outbox.put_progress(progress)
-        outbox.flush()
-        reached("commit")
-        self._lease.commit(progress.vector, self._tenure)
+        self._commit = _Commit(progress.vector, outbox.cut())
+
+    def settled(self) -> bool:
+        """Takes the next step, if it can be taken. Whatever it raises, the offsets may be committed or not.
+
+        RetriableError where the broker does not have something, FatalError where it never will.
+        """
+        commit = self._commit
+        if commit is None:
+            return True
+        self._opened().serve()
+        if not commit.asked and not commit.receipts.missing:
+            reached("commit")
+            self._lease.begin_commit(commit.vector, self._tenure)
+            commit.asked = True
+        if not commit.asked or not self._lease.has_committed(commit.vector, self._tenure):
+            return False
+        self._note_committed()
+        return True
+
+    def settle(self) -> None:
+        """Waits until the broker has everything, then for the answer to the offsets; raises as `settled`."""
+        commit = self._commit
+        if commit is None:
+            return
+        self._opened().flush()
+        if not self.settled():
+            self._lease.await_commit(commit.vector, self._tenure)
+            self._note_committed()
+
+    def _note_committed(self) -> None:
         reached("committed")
+        self._commit = None
 
     def close(self) -> None:
         """Drops what was not acknowledged; it will be decided again."""
         if self._outbox is not None:
             self._outbox.close()
-        self._outbox = None
+        self._outbox = self._commit = None
 
     def __enter__(self) -> "AtLeastOnce":
         return self

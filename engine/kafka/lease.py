@@ -113,7 +113,32 @@ class Lease:
     def commit(self, vector: dict[int, int], tenure: int) -> None:
         """Commits offsets of the input; raises as `prove`, and then they may be committed or not."""
         self.check(tenure)
-        self._commit([TopicPartition(self._input, partition, offset) for partition, offset in vector.items()], tenure)
+        self._commit(self._offsets(vector), tenure)
+
+    def begin_commit(self, vector: dict[int, int], tenure: int) -> None:
+        """Asks for what `commit` does, and does not wait for the answer: `has_committed` looks for that."""
+        self.check(tenure)
+        self._send(self._offsets(vector))
+
+    def has_committed(self, vector: dict[int, int], tenure: int) -> bool:
+        """Whether the broker has said so; where a rebalance came between, commits again. Raises as `commit`."""
+        self.check(tenure)
+        if _places(self._offsets(vector)) not in self._answers:
+            return False
+        self.await_commit(vector, tenure)
+        return True
+
+    def await_commit(self, vector: dict[int, int], tenure: int) -> None:
+        """Waits for the answer to what `begin_commit` asked for; raises as `commit`."""
+        offsets = self._offsets(vector)
+        error = self._answer(_places(offsets))
+        if error is not None and error.code() in REBALANCING:
+            self._commit(offsets, tenure)
+        elif error is not None:
+            raise _refused(error)
+
+    def _offsets(self, vector: dict[int, int]) -> list[TopicPartition]:
+        return [TopicPartition(self._input, partition, offset) for partition, offset in vector.items()]
 
     def _commit(self, offsets: list[TopicPartition], tenure: int) -> None:
         """Again while others join, which begins a new generation: only a rebalance says that the lease is lost."""
@@ -125,21 +150,26 @@ class Lease:
             self.check(tenure)
             error = self._ask(offsets)
         if error is not None:
-            raise RetriableError(f"offsets were not committed: {error.str()}")
+            raise _refused(error)
 
     def _ask(self, offsets: list[TopicPartition]) -> KafkaError | None:
+        self._send(offsets)
+        return self._answer(_places(offsets))
+
+    def _answer(self, asked: Places) -> KafkaError | None:
         """The broker's word, but not for ever, as a synchronous commit waits where no broker answers."""
-        asked = _places(offsets)
-        self._answers.pop(asked, None)
-        try:
-            self._consumer.commit(offsets=offsets, asynchronous=True)
-        except KafkaException as error:
-            raise RetriableError(f"offsets were not committed: {error.args[0].str()}") from error
         for wait_s in WAITS_S:
             if asked in self._answers:
                 break
             self.poll(wait_s)
         return self._answers.pop(asked, KafkaError(KafkaError._TIMED_OUT))
+
+    def _send(self, offsets: list[TopicPartition]) -> None:
+        self._answers.pop(_places(offsets), None)
+        try:
+            self._consumer.commit(offsets=offsets, asynchronous=True)
+        except KafkaException as error:
+            raise _refused(error.args[0]) from error
 
     def _on_commit(self, error: KafkaError | None, offsets: list[TopicPartition]) -> None:
         errors = [found for found in (error, *(place.error for place in offsets)) if found is not None]
@@ -172,6 +202,10 @@ def _heard_by(reach: Reach | None) -> dict[str, Any]:
     if reach is None:
         return {}
     return {"statistics.interval.ms": STATISTICS_INTERVAL_MS, "stats_cb": reach.on_statistics}
+
+
+def _refused(error: KafkaError) -> RetriableError:
+    return RetriableError(f"offsets were not committed: {error.str()}")
 
 
 def _places(offsets: list[TopicPartition]) -> Places:

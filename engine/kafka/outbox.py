@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
@@ -40,6 +41,36 @@ REFUSED = frozenset(
 FOLLOWS = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})
 
 
+@dataclass(slots=True)
+class Failure:
+    """Why a message of a producer was not delivered: the first that was heard of which did not follow from another."""
+
+    error: KafkaError | None = None
+    topic: str = ""
+
+    def note(self, error: KafkaError, message: Delivered) -> None:
+        if self.error is None or self.error.code() in FOLLOWS:
+            self.error, self.topic = error, message.topic() or ""
+
+
+@dataclass(slots=True)
+class Receipts:
+    """What is heard of the messages of one commit.
+
+    `missing`: how many were queued and are not acknowledged, of a producer that reports what went well.
+    """
+
+    failure: Failure
+    missing: int = 0
+
+    def on_delivery(self, error: KafkaError | None, message: Delivered) -> None:
+        """Called for each message, so as short as can be."""
+        if error is None:
+            self.missing -= 1
+        else:
+            self.failure.note(error, message)
+
+
 class Outbox:
     """The outputs of one producer. While it waits it calls `waiting`, which may raise to end that."""
 
@@ -47,8 +78,8 @@ class Outbox:
         self._topics = config.kafka.topics
         self._producer = producer
         self._waiting = waiting
-        self._failed: KafkaError | None = None
-        self._failed_topic = ""
+        self._failure = Failure()
+        self._receipts = Receipts(self._failure)
 
     def put(self, outputs: Outputs) -> None:
         """Queues everything a micro-batch puts out; waits while the queue is full. Raises as `_serve`."""
@@ -71,13 +102,18 @@ class Outbox:
         key = progress.application_id.encode()
         self._send_one(self._topics.progress, encode_progress(progress), key=key, partition=0)
 
+    def cut(self) -> Receipts:
+        """The receipts of all that was queued since the last cut. What comes is the next commit's."""
+        receipts, self._receipts = self._receipts, Receipts(self._failure)
+        return receipts
+
     def flush(self) -> None:
         """Returns once all is acknowledged; raises as `_serve`."""
         reached("flush_outputs")
         while self._serve(self._producer.flush):
             self._waiting()
-        if self._failed is not None:
-            raise _failure(self._failed_topic, self._failed)
+        if self._failure.error is not None:
+            raise _failure(self._failure.topic, self._failure.error)
 
     def serve(self) -> None:
         """Hears what there is to hear; raises as `_serve`."""
@@ -95,8 +131,9 @@ class Outbox:
         except SystemError as error:
             # A fatal error is raised while callbacks run, and what is written in C fails within them.
             raise RetriableError(f"a message could not be delivered: the producer failed: {error}") from error
-        if self._failed is not None and self._failed.code() not in FOLLOWS:
-            raise _failure(self._failed_topic, self._failed)
+        failed = self._failure.error
+        if failed is not None and failed.code() not in FOLLOWS:
+            raise _failure(self._failure.topic, failed)
         return left
 
     def close(self) -> None:
@@ -113,8 +150,9 @@ class Outbox:
             return
         self._make_room(len(messages), sum(len(message["value"]) for message in messages) // len(messages))
         left: list[Any] = list(messages)
+        self._receipts.missing += len(messages)
         # A full queue takes part of the batch and raises nothing; the count is the only word that says so.
-        while self._producer.produce_batch(topic, left, on_delivery=self._on_failure) < len(left):
+        while self._producer.produce_batch(topic, left, on_delivery=self._receipts.on_delivery) < len(left):
             left = [message for message in left if "_error" in message]
             for message in left:
                 error = message.pop("_error")
@@ -124,9 +162,10 @@ class Outbox:
             self._wait()
 
     def _send_one(self, topic: str, value: bytes | None, **details: Any) -> None:
+        self._receipts.missing += 1
         while True:
             try:
-                self._producer.produce(topic, value=value, on_delivery=self._on_failure, **details)
+                self._producer.produce(topic, value=value, on_delivery=self._receipts.on_delivery, **details)
             except BufferError:
                 self._wait()
             except KafkaException as error:
@@ -145,10 +184,6 @@ class Outbox:
     def _wait(self) -> None:
         self._serve(self._producer.poll)
         self._waiting()
-
-    def _on_failure(self, error: KafkaError | None, message: Delivered) -> None:
-        if error is not None and (self._failed is None or self._failed.code() in FOLLOWS):
-            self._failed, self._failed_topic = error, message.topic()
 
 
 def _failure(topic: str, error: KafkaError) -> FatalError | RetriableError:

@@ -136,8 +136,11 @@ class ExactlyOnce:
             self._begun = True
         return self._outbox
 
-    def commit(self, progress: Progress) -> None:
-        """Makes everything produced so far, and the offsets it came from, final, or raises as the module says."""
+    def begin_commit(self, progress: Progress) -> None:
+        """Makes everything produced so far, and the offsets it came from, final, or raises as the module says.
+
+        It does not end before: what was produced meanwhile would be part of the same transaction.
+        """
         for left in reversed(range(ATTEMPTS_MAX)):
             outbox = self._opened()
             outbox.put_progress(progress)
@@ -163,6 +166,13 @@ class ExactlyOnce:
             raise DoubtError("a commit is in doubt: a connection broke meanwhile")
         self._forget()
         reached("committed")
+
+    def settled(self) -> bool:
+        """Whatever was begun is."""
+        return True
+
+    def settle(self) -> None:
+        """There is nothing to wait for."""
 
     def _send_offsets(self, progress: Progress, timeout_s: float) -> None:
         offsets = [TopicPartition(progress.input, partition, at) for partition, at in progress.vector.items()]

@@ -64,6 +64,11 @@ def progress_of(application: Application, offset: int, sequence: int = 1) -> Pro
     )
 
 
+def commit(delivery: Delivery, progress: Progress) -> None:
+    delivery.begin_commit(progress)
+    delivery.settle()
+
+
 def outputs_of(count: int, size: int = 20, letters: int = 0) -> Outputs:
     messages: list[Message] = [{"key": b"k%d" % n, "value": b"%d " % n + b"x" * size} for n in range(count)]
     return Outputs(messages, [], [DeadLetter(b"y" * size, "oversize", "so", "in", 0, n) for n in range(letters)])
@@ -73,11 +78,30 @@ def test_outputs_and_offsets_are_there_together(application: Application, opened
     with opened(**NEVER_BY_ITSELF) as delivery:
         for first, count, letters in ((0, 750, 3), (750, 1, 0)):
             delivery.produce(outputs_of(count, letters=letters))
-            delivery.commit(progress_of(application, first + count))
+            commit(delivery, progress_of(application, first + count))
             assert application.committed() == {0: first + count}
             assert len(application.read_all(application.decisions)) == first + count
     assert len(application.read_all(application.dead_letters)) == 3
     assert [m.key() for m in application.read_all(application.progress)] == [application.application_id.encode()] * 2
+
+
+@pytest.mark.parametrize("opened", ["at_least_once"], indirect=True)
+def test_at_least_once_nobody_has_to_wait_for_a_commit(application: Application, opened: Opened) -> None:
+    """What is produced meanwhile is not waited for, and is there all the same."""
+    with opened() as delivery:
+        delivery.produce(outputs_of(750, letters=3))
+        delivery.begin_commit(progress_of(application, 750))
+        assert not delivery.settled()
+        give_up_at = time.monotonic() + GIVE_UP_S
+        produced = 0
+        while not delivery.settled():
+            assert time.monotonic() < give_up_at
+            delivery.produce(outputs_of(1))
+            produced += 1
+        assert application.committed() == {0: 750}
+        commit(delivery, progress_of(application, 750 + produced, 2))
+    assert application.committed() == {0: 750 + produced}
+    assert len(application.read_all(application.decisions)) == 750 + produced
 
 
 @contextmanager
@@ -119,7 +143,7 @@ def test_a_transaction_is_written_anew_where_another_worker_joined(
         for first in (0, 750):
             delivery.produce(outputs_of(700, letters=3))
             delivery.produce(outputs_of(50))
-            delivery.commit(progress_of(application, first + 750))
+            commit(delivery, progress_of(application, first + 750))
     assert application.committed() == {0: 1500}
     assert len(application.read_all(application.decisions)) == 1500
     assert len(application.read_all(application.dead_letters)) == 6
@@ -133,7 +157,7 @@ def test_a_transaction_of_too_many_outputs_is_not_written_anew(
     with overtaken(application, monkeypatch) as delivery:
         delivery.produce(outputs_of(700, letters=3))
         with pytest.raises(RetriableError, match="must be aborted"):
-            delivery.commit(progress_of(application, 700))
+            commit(delivery, progress_of(application, 700))
     assert application.committed() == {}
 
 
@@ -152,7 +176,7 @@ def test_an_output_that_the_broker_refuses_ends_the_run_before_its_offsets_are_c
     def produce_and_commit(delivery: Delivery) -> None:
         """A fast broker may have answered while the output is queued."""
         delivery.produce(outputs_of(1, size=5_000_000))
-        delivery.commit(progress_of(application, 2))
+        commit(delivery, progress_of(application, 2))
 
     with opened() as delivery:
         delivery.produce(outputs_of(1, letters=1))
@@ -166,7 +190,7 @@ def test_a_dead_letter_larger_than_its_topic_takes_is_cut_and_says_so(applicatio
     size = 10_000_000
     with opened() as delivery:
         delivery.produce(outputs_of(0, size=size, letters=1))
-        delivery.commit(progress_of(application, 1))
+        commit(delivery, progress_of(application, 1))
     (letter,) = application.read_all(application.dead_letters)
     assert letter.value() == b"y" * LETTER_BYTES_MAX
     assert dict(letter.headers())["tidegate.cut_from_bytes"] == b"%d" % size
@@ -176,7 +200,7 @@ def test_a_dead_letter_says_what_its_record_was(application: Application, opened
     with opened() as delivery:
         letter = DeadLetter(b"{", "malformed_json", "not JSON", "in", 3, 7, record_time_ms=1_000, key=b"k")
         delivery.produce(Outputs([], [], [letter]))
-        delivery.commit(progress_of(application, 1))
+        commit(delivery, progress_of(application, 1))
     (message,) = application.read_all(application.dead_letters)
     assert (message.key(), message.value()) == (b"k", b"{")
     assert dict(message.headers()) == {
@@ -196,7 +220,7 @@ def test_more_outputs_than_the_queue_holds_wait_for_room(
     with opened() as delivery:
         for _ in range(10):
             delivery.produce(outputs_of(60, letters=1))
-        delivery.commit(progress_of(application, 600))
+        commit(delivery, progress_of(application, 600))
     assert len(application.read_all(application.decisions)) == 600
     assert len(application.read_all(application.dead_letters)) == 10
 
@@ -207,7 +231,7 @@ def test_a_batch_that_the_queue_takes_in_part_arrives_whole_once_and_in_order(
     """By its bytes a queue can be full long before it is by its number."""
     with opened(**{"kafka.client__queue.buffering.max.kbytes": 1_024}) as delivery:
         delivery.produce(outputs_of(3_000, size=1_000, letters=5))
-        delivery.commit(progress_of(application, 3_000))
+        commit(delivery, progress_of(application, 3_000))
     assert len(application.read_all(application.dead_letters)) == 5
     values = [message.value() for message in application.read_all(application.decisions)]
     assert [int(value.split()[0]) for value in values] == list(range(3_000))

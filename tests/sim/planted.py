@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException, Message
 
 import engine.active
 import engine.follow
@@ -20,7 +20,7 @@ from engine.follow import Follower
 from engine.kafka.deliver import AtLeastOnce
 from engine.kafka.journal import Journal
 from engine.kafka.lease import Lease
-from engine.kafka.outbox import Outbox
+from engine.kafka.outbox import Outbox, Receipts
 from engine.kafka.transaction import ExactlyOnce
 from engine.progress import Progress
 from engine.state.local import LocalState
@@ -162,20 +162,21 @@ def unconfirmed_taken(patch: Patch) -> None:
 def offsets_before_outputs(patch: Patch) -> None:
     """At least once, offsets are committed while outputs are under way."""
 
-    def commit(delivery: AtLeastOnce, progress: Progress) -> None:
-        delivery._lease.commit(progress.vector, delivery._tenure)
-        outbox = delivery._opened()
-        outbox.put_progress(progress)
-        outbox.flush()
+    def begin_commit(delivery: AtLeastOnce, progress: Progress) -> None:
+        begin(delivery, progress)
+        assert delivery._commit is not None
+        delivery._commit.receipts.missing = 0
 
-    patch.setattr(AtLeastOnce, "commit", commit)
+    begin = AtLeastOnce.begin_commit
+    patch.setattr(AtLeastOnce, "begin_commit", begin_commit)
 
 
 def part_of_a_batch_lost(patch: Patch) -> None:
     """What a full queue did not take is not sent again."""
 
     def send(outbox: Outbox, topic: str, messages: list[Any]) -> None:
-        outbox._producer.produce_batch(topic, messages[: max(1, len(messages) - 1)], on_delivery=outbox._on_failure)
+        taken = messages[: max(1, len(messages) - 1)]
+        outbox._producer.produce_batch(topic, taken, on_delivery=outbox._receipts.on_delivery)
 
     patch.setattr(Outbox, "_send", send)
 
@@ -214,7 +215,11 @@ def committed_read_before_settling(patch: Patch) -> None:
 
 def acknowledgements_ignored(patch: Patch) -> None:
     """Whether messages were delivered is not asked."""
-    patch.setattr(Outbox, "_on_failure", lambda outbox, error, message: None)
+
+    def well(receipts: Receipts, _error: KafkaError | None, _message: Message) -> None:
+        receipts.missing -= 1
+
+    patch.setattr(Receipts, "on_delivery", well)
 
 
 def progress_offset_too_late(patch: Patch) -> None:
