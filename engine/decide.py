@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from engine.config import Policy
 from models.calibration import risk_scores
-from models.explain import ABOVE, NO_REASON, explain, reason_text
+from models.explain import ABOVE, NO_REASON, Explainer, reason_text
 from models.runtime import Model
 
 DECISIONS = ("approve", "challenge", "review", "decline")
@@ -45,6 +45,8 @@ class ThresholdPolicy:
     def __init__(self, settings: Policy, model: Model) -> None:
         self._thresholds = np.array([settings.challenge, settings.review, settings.decline])
         self._model = model
+        self._explainer = Explainer(model.manifest)
+        self._names = [feature.name for feature in model.manifest.features]
 
     def decide(self, probabilities: NDArray[np.float32], values: NDArray[np.float64]) -> Decisions:
         """Decides for `probabilities[n]`; `values[n, columns]` are the features, from which reasons are taken."""
@@ -55,8 +57,8 @@ class ThresholdPolicy:
         return Decisions(codes, scores, probabilities, flagged, reasons)
 
     def _reasons(self, values: NDArray[np.float64]) -> list[list[Reason]]:
-        found = explain(self._model.manifest, values[:, self._model.columns], TAIL_SHARE_MAX)
-        names = [feature.name for feature in self._model.manifest.features]
+        found = self._explainer.explain(values[:, self._model.columns], TAIL_SHARE_MAX)
+        names = self._names
         columns = (found.inputs, found.values, found.directions, found.tail_shares)
         return [
             [

@@ -1,6 +1,7 @@
 """Durations as people write them: `90s`, `10m`, `24h`, `7d`."""
 
 import re
+from functools import cache
 
 DAYS_MAX = 10_000
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -9,6 +10,7 @@ _DURATION = re.compile(r"0*([0-9]+)(ms|s|m|h|d)")
 _DIGITS_MAX = 18
 
 
+@cache
 def duration_ms(text: str) -> int:
     """Milliseconds of a duration, at most 10,000 days: sums of some durations and a time stay within 64 bits.
 

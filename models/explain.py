@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from features.durations import duration_ms
 from models.manifest import Manifest
-from models.reference import tail_shares
+from models.reference import References
 
 Float64 = NDArray[np.float64]
 ABOVE, BELOW = 1, -1
@@ -32,38 +32,43 @@ class Reasons:
     tail_shares: Float64
 
 
-def explain(manifest: Manifest, inputs: Float64, tail_share_max: float = TAIL_SHARE_MAX) -> Reasons:
-    """Reasons for rows [n, F] of the model's inputs, in its order (`features[:, model.columns]`).
+class Explainer:
+    """Finds the reasons of one model's scores."""
 
-    Each aggregate of an entity gives one reason at most, in its most unusual window, for `card.count.10s` and
-    `card.count.1m` would say one thing twice. Nulls are no reason. Ties stand in input order.
-    """
-    rounded = inputs.astype(np.float32).astype(np.float64)  # as the model and the reference saw them
-    tails = np.empty(inputs.shape)
-    directions = np.empty(inputs.shape, np.int8)
-    for column, feature in enumerate(manifest.features):
-        above, below = tail_shares(manifest.reference[feature.name], rounded[:, column])
-        directions[:, column] = np.where(above <= below, ABOVE, BELOW)
-        tails[:, column] = np.fmin(above, below)
-    tails[~(tails <= tail_share_max)] = np.inf
-    groups = _groups([feature.name for feature in manifest.features])
-    rows = np.arange(len(inputs))
-    reasons = Reasons(
-        inputs=np.full((len(inputs), REASONS_PER_ROW), NO_REASON, np.intp),
-        values=np.full((len(inputs), REASONS_PER_ROW), np.nan),
-        directions=np.zeros((len(inputs), REASONS_PER_ROW), np.int8),
-        tail_shares=np.full((len(inputs), REASONS_PER_ROW), np.nan),
-    )
-    for rank in range(REASONS_PER_ROW):
-        chosen = tails.argmin(axis=1)
-        found = rows[np.isfinite(tails[rows, chosen])]
-        at = chosen[found]
-        reasons.inputs[found, rank] = at
-        reasons.values[found, rank] = inputs[found, at]
-        reasons.directions[found, rank] = directions[found, at]
-        reasons.tail_shares[found, rank] = tails[found, at]
-        tails[groups[chosen][:, None] == groups[None, :]] = np.inf
-    return reasons
+    def __init__(self, manifest: Manifest) -> None:
+        names = [feature.name for feature in manifest.features]
+        self._references = References([manifest.reference[name] for name in names])
+        groups = _groups(names)
+        self._same_group = groups[:, None] == groups[None, :]
+
+    def explain(self, inputs: Float64, tail_share_max: float = TAIL_SHARE_MAX) -> Reasons:
+        """Reasons for rows [n, F] of the model's inputs, in its order (`features[:, model.columns]`).
+
+        Each aggregate of an entity gives one reason at most, in its most unusual window, for `card.count.10s` and
+        `card.count.1m` would say one thing twice. Nulls are no reason. Ties stand in input order.
+        """
+        rounded = inputs.astype(np.float32).astype(np.float64)  # as the model and the reference saw them
+        above, below = self._references.tail_shares(rounded)
+        directions = np.where(above <= below, ABOVE, BELOW)
+        tails = np.fmin(above, below)
+        tails[~(tails <= tail_share_max)] = np.inf
+        rows = np.arange(len(inputs))
+        reasons = Reasons(
+            inputs=np.full((len(inputs), REASONS_PER_ROW), NO_REASON, np.intp),
+            values=np.full((len(inputs), REASONS_PER_ROW), np.nan),
+            directions=np.zeros((len(inputs), REASONS_PER_ROW), np.int8),
+            tail_shares=np.full((len(inputs), REASONS_PER_ROW), np.nan),
+        )
+        for rank in range(REASONS_PER_ROW):
+            chosen = tails.argmin(axis=1)
+            found = rows[np.isfinite(tails[rows, chosen])]
+            at = chosen[found]
+            reasons.inputs[found, rank] = at
+            reasons.values[found, rank] = inputs[found, at]
+            reasons.directions[found, rank] = directions[found, at]
+            reasons.tail_shares[found, rank] = tails[found, at]
+            tails[self._same_group[chosen]] = np.inf
+        return reasons
 
 
 def reason_text(name: str, value: float, direction: int, tail_share: float) -> str:

@@ -1,5 +1,7 @@
 """What values of a feature are usual: quantiles of a sample, and how far out in its tails a value lies."""
 
+from collections.abc import Sequence
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -42,23 +44,38 @@ def reference_of(values: Float64) -> Reference:
     )
 
 
-def tail_shares(reference: Reference, values: Float64) -> tuple[Float64, Float64]:
-    """Shares of the sample at or above, and at or below, each value [n].
+class References:
+    """The references of F features, side by side, so that a few rows cost no more than one."""
 
-    Exact at an edge; between two edges the larger bound: no value is called rarer than it is. NaN for null.
+    def __init__(self, references: Sequence[Reference]) -> None:
+        edges_max = max((len(reference.edges) for reference in references), default=0)
+        shape = (len(references), edges_max + 1)
+        # No value lies above infinity, so none is found beyond a feature's own edges.
+        self._edges = np.full(shape, np.inf)
+        self._below, self._up_to = np.ones(shape), np.ones(shape)
+        self._lengths = np.array([len(reference.edges) for reference in references], np.intp)
+        for row, reference in enumerate(references):
+            length = len(reference.edges)
+            self._edges[row, :length] = reference.edges
+            self._below[row, :length] = reference.below
+            # One place on, for what is up to the edge before.
+            self._up_to[row, : length + 1] = [0.0, *reference.up_to]
 
-        edges      10        20        30
-        value 25              |   ^     |     at or above: 1 - up_to[20], at or below: below[30]
-    """
-    edges = np.array(reference.edges)
-    if not len(edges):
-        return np.full(len(values), np.nan), np.full(len(values), np.nan)
-    at = np.searchsorted(edges, values, "left")  # edges under the value
-    below = np.append(reference.below, 1.0)
-    up_to = np.concatenate([[0.0], reference.up_to])
-    on_edge = edges[np.minimum(at, len(edges) - 1)] == values
-    above = 1 - np.where(on_edge, below[at], up_to[at])
-    beneath = np.where(on_edge, up_to[np.minimum(at + 1, len(edges))], below[at])
-    null = np.isnan(values)
-    above[null] = beneath[null] = np.nan
-    return above, beneath
+    def tail_shares(self, values: Float64) -> tuple[Float64, Float64]:
+        """Shares of the samples at or above, and at or below, each value [n, F].
+
+        Exact at an edge; between two edges the larger bound: no value is called rarer than it is. NaN for null, and of
+        a feature of which only nulls were seen.
+
+            edges      10        20        30
+            value 25              |   ^     |     at or above: 1 - up_to[20], at or below: below[30]
+        """
+        features = np.arange(len(self._lengths))
+        at = (self._edges[:, :-1] < values[:, :, None]).sum(axis=2)  # edges under the value
+        on_edge = self._edges[features, at] == values
+        above = 1 - np.where(on_edge, self._below[features, at], self._up_to[features, at])
+        next_edge = np.minimum(at + 1, self._lengths)
+        beneath = np.where(on_edge, self._up_to[features, next_edge], self._below[features, at])
+        null = np.isnan(values) | (self._lengths == 0)
+        above[null] = beneath[null] = np.nan
+        return above, beneath

@@ -5,12 +5,14 @@ reads between two additions is off by one micro-batch at most.
 """
 
 import time
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
 from math import nan
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -37,16 +39,20 @@ class Histogram:
     """Counts per bucket; `bounds` are upper bounds, inclusive, and a last bucket takes the rest."""
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
-        self._bounds = np.array(bounds, np.float64)
+        self._bounds = bounds
         self._counts = np.zeros(len(bounds) + 1, np.int64)
         self.total = 0.0
 
-    def observe(self, values: ArrayLike) -> None:
-        """Adds one value, or every value of an array."""
-        array = np.atleast_1d(np.asarray(values, np.float64))
-        places = np.searchsorted(self._bounds, array, side="left")
+    def observe(self, value: float) -> None:
+        """Adds one value."""
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self.total += value
+
+    def observe_all(self, values: NDArray[Any]) -> None:
+        """Adds every value of an array."""
+        places = np.searchsorted(self._bounds, values, side="left")
         self._counts += np.bincount(places, minlength=len(self._counts))
-        self.total += float(array.sum())
+        self.total += float(values.sum())
 
     def buckets(self) -> list[tuple[str, float]]:
         """Cumulative counts as Prometheus wants them."""
@@ -147,7 +153,7 @@ class Metrics:
     def count_decisions(self, batch: Batch, matrix: FeatureMatrix, decisions: Decisions, model: str) -> None:
         """What was decided by `model`, and on what kind of features."""
         self.inference_rows.observe(len(batch))
-        self.score.observe(decisions.risk_scores)
+        self.score.observe_all(decisions.risk_scores)
         counts = np.bincount(decisions.codes, minlength=len(DECISIONS))
         self.decisions[model] = self.decisions.get(model, 0) + counts
         self.late_events += int(batch.late.sum())

@@ -151,7 +151,7 @@ class LocalState:
         if partitions_end > len(self._newest_ms):
             missing = np.full(partitions_end - len(self._newest_ms), NEVER)
             self._newest_ms = np.append(self._newest_ms, missing)
-        return forgotten(batch.times_ms, batch.partitions, self._newest_ms, self._times_ms, self._config.ttl_ms)
+        return forgotten(batch.times_ms, batch.partitions, self._newest_ms, self._times_ms, self._cache.ttl_ms)
 
     def _advance(
         self, batch: Batch, forgotten_ms: Int64, rows: slice, missing: NDArray[np.bool_], compute: bool

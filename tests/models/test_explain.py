@@ -6,9 +6,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from models.explain import ABOVE, BELOW, NO_REASON, explain, reason_text
+from models.explain import ABOVE, BELOW, NO_REASON, Explainer, reason_text
 from models.manifest import Manifest
-from models.reference import reference_of, tail_shares
+from models.reference import Reference, References, reference_of
 from models.runtime import Model, load_model
 from tests.models.synthetic import DEFINITIONS, NAMES
 
@@ -22,6 +22,12 @@ def usual_row(manifest: Manifest) -> list[float]:
     """Every input at its median."""
     references = [manifest.reference[name] for name in NAMES]
     return [reference.edges[int(np.searchsorted(reference.up_to, 0.5))] for reference in references]
+
+
+def tail_shares(reference: Reference, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of one feature by itself."""
+    above, below = References([reference]).tail_shares(values[:, None])
+    return above[:, 0], below[:, 0]
 
 
 @pytest.mark.parametrize("sample", ["counts", "amounts", "constant", "two"])
@@ -52,11 +58,21 @@ def test_nulls_have_no_tail() -> None:
     assert np.isnan(tail_shares(reference_of(np.array([np.nan])), np.array([1.0]))).all()
 
 
+def test_features_side_by_side_are_as_each_by_itself() -> None:
+    rng = np.random.default_rng(3)
+    references = [reference_of(sample) for sample in (rng.normal(size=900), np.full(5, np.nan), np.array([2.0, 5.0]))]
+    probes = np.concatenate([rng.normal(size=(50, 3)) * 3, [[np.nan] * 3, [np.inf] * 3, [-np.inf] * 3, [2.0] * 3]])
+    above, below = References(references).tail_shares(probes)
+    for column, reference in enumerate(references):
+        alone = tail_shares(reference, probes[:, column])
+        np.testing.assert_array_equal([above[:, column], below[:, column]], alone)
+
+
 def test_the_most_unusual_come_first(model: Model) -> None:
     row = usual_row(model.manifest)
     row[NAMES.index("event.amount")] = 1e6
     row[NAMES.index("merchant.count.1m")] = 9.0
-    reasons = explain(model.manifest, np.array([row]))
+    reasons = Explainer(model.manifest).explain(np.array([row]))
     assert [NAMES[i] for i in reasons.inputs[0, :2]] == ["event.amount", "merchant.count.1m"]
     assert reasons.inputs[0, 2] == NO_REASON
     assert reasons.values[0, :2].tolist() == [1e6, 9.0]
@@ -68,7 +84,7 @@ def test_the_most_unusual_come_first(model: Model) -> None:
 def test_low_values_are_reasons_too(model: Model) -> None:
     row = usual_row(model.manifest)
     row[NAMES.index("card.mean.amount.1m")] = 0.01
-    reasons = explain(model.manifest, np.array([row]))
+    reasons = Explainer(model.manifest).explain(np.array([row]))
     assert NAMES[reasons.inputs[0, 0]] == "card.mean.amount.1m"
     assert reasons.directions[0, 0] == BELOW
 
@@ -77,22 +93,22 @@ def test_one_aggregate_is_one_reason(model: Model) -> None:
     row = usual_row(model.manifest)
     row[NAMES.index("card.count.10s")] = 50.0
     row[NAMES.index("card.count.1m")] = 80.0
-    reasons = explain(model.manifest, np.array([row]))
+    reasons = Explainer(model.manifest).explain(np.array([row]))
     named = [NAMES[i] for i in reasons.inputs[0] if i != NO_REASON]
     assert named == ["card.count.10s"]
 
 
 def test_a_row_of_nulls_has_no_reason(model: Model) -> None:
-    reasons = explain(model.manifest, np.full((2, len(NAMES)), np.nan))
+    reasons = Explainer(model.manifest).explain(np.full((2, len(NAMES)), np.nan))
     assert (reasons.inputs == NO_REASON).all()
 
 
 def test_rows_are_explained_alike_alone_and_together(model: Model) -> None:
     rng = np.random.default_rng(4)
     rows = rng.lognormal(3, 2, (50, len(NAMES)))
-    together = explain(model.manifest, rows)
+    together = Explainer(model.manifest).explain(rows)
     for i in range(len(rows)):
-        np.testing.assert_array_equal(explain(model.manifest, rows[i : i + 1]).inputs[0], together.inputs[i])
+        np.testing.assert_array_equal(Explainer(model.manifest).explain(rows[i : i + 1]).inputs[0], together.inputs[i])
 
 
 def test_values_are_compared_as_the_model_saw_them(model: Model) -> None:
@@ -101,7 +117,7 @@ def test_values_are_compared_as_the_model_saw_them(model: Model) -> None:
     reference = {**model.manifest.reference, "event.amount": reference_of(np.full(10, end))}
     manifest = msgspec.structs.replace(model.manifest, reference=reference)
     row = [0.1, *usual_row(model.manifest)[1:]]
-    assert (explain(manifest, np.array([row])).inputs == NO_REASON).all()
+    assert (Explainer(manifest).explain(np.array([row])).inputs == NO_REASON).all()
 
 
 @pytest.mark.parametrize(
