@@ -314,11 +314,11 @@ class LocalState:
         write_changes(self._partitions, file)
         self._flush = _Flush(file, snapshot, expired)
 
-    def continue_flush(self, entities_min: int) -> bool:
-        """Writes so many entities of the snapshot, or a few more; true once all of it is on disk."""
+    def continue_flush(self, entities: int) -> bool:
+        """Writes so many more entities of the snapshot; true once all of it is on disk."""
         if self._flush is None:
             return True
-        if not self._flush.advance(entities_min):
+        if not self._flush.advance(entities):
             return False
         self._cache.note_deleted(self._flush.expired)
         self._flush = None
@@ -339,8 +339,8 @@ class _Flush:
     expired: list[bytes]
     deleted: int = 0
 
-    def advance(self, entities_min: int) -> bool:
-        for key, blob in self.snapshot.rows(entities_min):
+    def advance(self, entities: int) -> bool:
+        for key, blob in self.snapshot.rows(entities):
             self._delete_before(key)
             self.file.put(key, blob)
         if not self.snapshot.done:

@@ -25,12 +25,13 @@ class Snapshot:
         """Marks them clean and pending; slots must not be renumbered before the last one is written."""
         self._cache = cache
         chosen = cache.take_dirty()
-        # Keys ascend by entity and shard, and within those by hash, which each slice sorts for itself.
+        # Keys ascend by entity and shard, in buckets, and within those by hash: a bucket is sorted when its turn comes.
         buckets = (cache.kinds(chosen) * SHARDS + (cache.hashes(chosen) % SHARDS).astype(np.int64)).astype(np.uint16)
         order = np.argsort(buckets, kind="stable")
         self._chosen = chosen[order].astype(np.int64)
-        self._bounds = [*np.flatnonzero(np.diff(buckets[order], prepend=-1)).tolist(), len(chosen)]
-        self._bucket = 0
+        self._bounds = iter([*np.flatnonzero(np.diff(buckets[order], prepend=-1)).tolist(), len(chosen)][1:])
+        # What was given out, and up to where the rest is in the order of keys.
+        self._at = self._sorted_to = 0
         self._early: dict[int, bytes] = {}
         freeze(chosen, cache.slots)
 
@@ -40,7 +41,7 @@ class Snapshot:
     @property
     def done(self) -> bool:
         """Whether every entity was given out."""
-        return self._bucket == len(self._bounds) - 1
+        return self._at == len(self._chosen)
 
     def protect(self, found: Int32) -> None:
         """Packs those of a batch's slots that are still pending, before the batch changes them."""
@@ -49,18 +50,25 @@ class Snapshot:
         if len(pending):
             self._early.update(zip(pending.tolist(), self._cache.pack(pending), strict=True))
 
-    def rows(self, entities_min: int) -> Iterator[tuple[bytes, bytes]]:
-        """Keys and blobs of the next entities: at least so many, unless fewer are left; keys ascend."""
-        first = last = self._bucket
-        while last < len(self._bounds) - 1 and self._bounds[last] - self._bounds[first] < entities_min:
-            last += 1
-        self._bucket = last
-        for bucket in range(first, last):
-            yield from self._bucket_rows(self._chosen[self._bounds[bucket] : self._bounds[bucket + 1]])
+    def rows(self, entities: int) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and blobs of the next entities: so many, unless fewer are left; keys ascend."""
+        while entities > 0 and not self.done:
+            chosen = self._next(entities)
+            entities -= len(chosen)
+            yield from self._packed(chosen)
 
-    def _bucket_rows(self, chosen: Int64) -> Iterator[tuple[bytes, bytes]]:
+    def _next(self, entities: int) -> Int64:
+        """Slots of the next entities, of one bucket, which is sorted when its turn comes."""
+        if self._at == self._sorted_to:
+            self._sorted_to = next(self._bounds)
+            bucket = self._chosen[self._at : self._sorted_to]
+            bucket[:] = bucket[np.argsort(self._cache.hashes(bucket))]
+        first = self._at
+        self._at = min(first + entities, self._sorted_to)
+        return self._chosen[first : self._at]
+
+    def _packed(self, chosen: Int64) -> Iterator[tuple[bytes, bytes]]:
         slots = self._cache.slots
-        chosen = chosen[np.argsort(self._cache.hashes(chosen))]
         waiting = slots[chosen, KIND] & PENDING != 0
         packed = iter(self._cache.pack(chosen[waiting]))
         slots[chosen, KIND] &= ~PENDING

@@ -7,6 +7,7 @@ third of the time, and it never holds the interpreter for longer than one put (d
 
 import itertools
 import logging
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,8 @@ from engine.state.damage import damaged, told
 _log = logging.getLogger("tidegate.state")
 
 DATABASE = "rocksdb"
+# Of a file of changes, what its filters and index take at most.
+FILTERS_BYTES_MIN, FILTERS_SHARE = 1024 * 1024, 32
 DISK_FREE_BYTES_MIN = 64 * 1024 * 1024
 # Reads are of single entities of about 100 bytes, none near the other: a block is mostly read in vain.
 BLOCK_BYTES = 2_048
@@ -175,6 +178,7 @@ class FlushFile:
         """Makes every change visible and durable at once."""
         try:
             self._writer.finish()
+            _read_ahead(self._path)
             reached("ingest")
             ingest = IngestExternalFileOptions()
             ingest.set_move_files(True)
@@ -185,6 +189,21 @@ class FlushFile:
 
     def _told(self, error: Exception) -> Exception:
         return told(error, self._path.parent, "written")
+
+
+def _read_ahead(path: Path) -> None:
+    """Asks the system to have a file in memory, its end first, and does not wait.
+
+    What RocksDB writes to a file of its own it has the system forget at once: the first keys that are looked for would
+    wait for the disk, one block after the other. Filters and index stand at the end.
+    """
+    if not hasattr(os, "posix_fadvise"):
+        return
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        end = min(size, FILTERS_BYTES_MIN + size // FILTERS_SHARE)
+        os.posix_fadvise(file.fileno(), size - end, end, os.POSIX_FADV_WILLNEED)
+        os.posix_fadvise(file.fileno(), 0, size - end, os.POSIX_FADV_WILLNEED)
 
 
 def _options(block_cache_bytes_max: int) -> Options:
