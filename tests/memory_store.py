@@ -47,6 +47,9 @@ class MemoryFlush:
         assert not self._changes or self._changes[-1][0] < key, "keys must ascend"
         self._changes.append((key, value))
 
+    def ready(self) -> bool:
+        return True
+
     def finish(self) -> None:
         for key, value in self._changes:
             if value is None:

@@ -315,19 +315,24 @@ class LocalState:
         self._flush = _Flush(file, snapshot, expired)
 
     def continue_flush(self, entities: int) -> bool:
-        """Writes so many more entities of the snapshot; true once all of it is on disk."""
+        """Writes so many more entities of the snapshot; true once all of it is on disk, for which it does not wait."""
         if self._flush is None:
             return True
         if not self._flush.advance(entities):
             return False
-        self._cache.note_deleted(self._flush.expired)
-        self._flush = None
+        self._end_flush(self._flush)
         return True
 
     def finish_flush(self) -> None:
         """Writes whatever is left of a snapshot."""
         if self._flush is not None:
-            self.continue_flush(len(self._flush.snapshot))
+            self._flush.write(len(self._flush.snapshot))
+            self._end_flush(self._flush)
+
+    def _end_flush(self, flush: "_Flush") -> None:
+        flush.file.finish()
+        self._cache.note_deleted(flush.expired)
+        self._flush = None
 
 
 @dataclass(slots=True)
@@ -340,14 +345,16 @@ class _Flush:
     deleted: int = 0
 
     def advance(self, entities: int) -> bool:
+        """Writes so many more entities; true once the file is complete and ready to be taken in."""
+        self.write(entities)
+        return self.snapshot.done and self.file.ready()
+
+    def write(self, entities: int) -> None:
         for key, blob in self.snapshot.rows(entities):
             self._delete_before(key)
             self.file.put(key, blob)
-        if not self.snapshot.done:
-            return False
-        self._delete_before(b"\xff")
-        self.file.finish()
-        return True
+        if self.snapshot.done:
+            self._delete_before(b"\xff")
 
     def _delete_before(self, key: bytes) -> None:
         while self.deleted < len(self.expired) and self.expired[self.deleted] < key:

@@ -9,7 +9,8 @@ import itertools
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
@@ -32,9 +33,10 @@ from engine.state.damage import damaged, told
 _log = logging.getLogger("tidegate.state")
 
 DATABASE = "rocksdb"
-# Of a file of changes, what its filters and index take at most.
-FILTERS_BYTES_MIN, FILTERS_SHARE = 1024 * 1024, 32
 DISK_FREE_BYTES_MIN = 64 * 1024 * 1024
+# A file of changes goes to the disk in steps of at least this size while it grows.
+WRITE_BACK_BYTES = 4 * 1024 * 1024
+READ_BYTES = 1024 * 1024
 # Reads are of single entities of about 100 bytes, none near the other: a block is mostly read in vain.
 BLOCK_BYTES = 2_048
 
@@ -154,6 +156,9 @@ class FlushFile:
     def __init__(self, database: Rdict, options: Options, path: Path) -> None:
         self._database = database
         self._path = path
+        self._aside = _Aside(path)
+        # Of what was put, what nobody has been asked to write back; None once the file is closed.
+        self._bytes: int | None = 0
         self._writer = SstFileWriter(options)
         try:
             self._writer.open(str(path))
@@ -164,6 +169,9 @@ class FlushFile:
         """Sets one key."""
         try:
             self._writer[key] = value
+            self._bytes += len(key) + len(value)
+            if self._bytes >= WRITE_BACK_BYTES and self._aside.idle:
+                self._write_back()
         except Exception as error:  # as in __init__
             raise self._told(error) from error
 
@@ -174,11 +182,31 @@ class FlushFile:
         except Exception as error:  # as in __init__
             raise self._told(error) from error
 
+    def ready(self) -> bool:
+        """Whether `finish` need not wait for the disk, nor the reads that follow it; brings that nearer, waits not.
+
+        For when all has been put: then the file is synced, closed, and read, since what RocksDB writes to a file of
+        its own it has the system forget at once.
+        """
+        try:
+            if not self._aside.idle:
+                return False
+            if self._bytes is None:
+                return True
+            if self._bytes:
+                self._write_back()
+            else:
+                self._close()
+                self._aside.begin(_read)
+        except Exception as error:  # as in __init__
+            raise self._told(error) from error
+        return False
+
     def finish(self) -> None:
         """Makes every change visible and durable at once."""
         try:
-            self._writer.finish()
-            _read_ahead(self._path)
+            self._aside.end()
+            self._close()
             reached("ingest")
             ingest = IngestExternalFileOptions()
             ingest.set_move_files(True)
@@ -187,23 +215,59 @@ class FlushFile:
         except Exception as error:  # as in __init__
             raise self._told(error) from error
 
+    def _write_back(self) -> None:
+        self._bytes = 0
+        self._aside.begin(_sync)
+
+    def _close(self) -> None:
+        if self._bytes is not None:
+            self._bytes = None
+            self._writer.finish()
+
     def _told(self, error: Exception) -> Exception:
         return told(error, self._path.parent, "written")
 
 
-def _read_ahead(path: Path) -> None:
-    """Asks the system to have a file in memory, its end first, and does not wait.
+class _Aside:
+    """Does one thing at a time to a file, on a thread of its own, that the stream need not wait for the disk.
 
-    What RocksDB writes to a file of its own it has the system forget at once: the first keys that are looked for would
-    wait for the disk, one block after the other. Filters and index stand at the end.
+    A file of 40 MiB that nobody has written back takes a second to sync where the disk is slow.
     """
-    if not hasattr(os, "posix_fadvise"):
-        return
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        end = min(size, FILTERS_BYTES_MIN + size // FILTERS_SHARE)
-        os.posix_fadvise(file.fileno(), size - end, end, os.POSIX_FADV_WILLNEED)
-        os.posix_fadvise(file.fileno(), 0, size - end, os.POSIX_FADV_WILLNEED)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._thread = ThreadPoolExecutor(1, "flush")
+        self._pending: Future[None] | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way; raises what the last thing raised."""
+        if self._pending is not None and self._pending.done():
+            self._pending.result()
+            self._pending = None
+        return self._pending is None
+
+    def begin(self, work: Callable[[Path], None]) -> None:
+        """Begins it; only while idle."""
+        self._pending = self._thread.submit(work, self._path)
+
+    def end(self) -> None:
+        """Waits for what is under way, and raises what it raises; nothing is begun afterwards."""
+        self._thread.shutdown()
+        if self._pending is not None:
+            self._pending.result()
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _read(path: Path) -> None:
+    buffer = bytearray(READ_BYTES)
+    with path.open("rb", buffering=0) as file:
+        while file.readinto(buffer):
+            pass
 
 
 def _options(block_cache_bytes_max: int) -> Options:

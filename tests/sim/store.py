@@ -45,6 +45,12 @@ class SimFlush(MemoryFlush):
         super().__init__(store)
         self._sim = store
         store.disk.flush_file = self._changes
+        self._ready = False
+
+    def ready(self) -> bool:
+        """Not when asked for the first time, as where the disk takes longer than a batch."""
+        was, self._ready = self._ready, True
+        return was
 
     def finish(self) -> None:
         process, disk = self._sim.process, self._sim.disk
