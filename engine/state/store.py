@@ -157,8 +157,9 @@ class FlushFile:
         self._database = database
         self._path = path
         self._aside = _Aside(path)
-        # Of what was put, what nobody has been asked to write back; None once the file is closed.
-        self._bytes: int | None = 0
+        # Put since somebody was last asked to write back.
+        self._bytes = 0
+        self._closed = False
         self._writer = SstFileWriter(options)
         try:
             self._writer.open(str(path))
@@ -191,7 +192,7 @@ class FlushFile:
         try:
             if not self._aside.idle:
                 return False
-            if self._bytes is None:
+            if self._closed:
                 return True
             if self._bytes:
                 self._write_back()
@@ -220,8 +221,8 @@ class FlushFile:
         self._aside.begin(_sync)
 
     def _close(self) -> None:
-        if self._bytes is not None:
-            self._bytes = None
+        if not self._closed:
+            self._closed = True
             self._writer.finish()
 
     def _told(self, error: Exception) -> Exception:
