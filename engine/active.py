@@ -190,7 +190,7 @@ class Loop:
             feature_set=pipeline.feature_set,
             model=pipeline.model.label,
             canary=self._uncommitted.canary,
-            policy=f"{self._stage.config.policy.name}/{self._stage.config.policy.version}",
+            policy=pipeline.program.policy.label,
         )
 
     def _note_committed(self) -> None:

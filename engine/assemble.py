@@ -4,12 +4,15 @@ import gc
 from contextlib import ExitStack
 from pathlib import Path
 
+from engine.columns import needed_fields
 from engine.config import Config
 from engine.decode import Decoder
 from engine.errors import ConfigError, FatalError
 from engine.observe.metrics import Metrics
 from engine.pipeline import Pipeline
-from engine.rates import RateTable
+from engine.policy.lists import Lists
+from engine.policy.program import Fields, PolicyError, Program
+from engine.rates import RateTable, minor_digits
 from engine.serving import serving_of
 from engine.state.header import Header, state_fingerprint
 from engine.state.local import LocalState, warm_up
@@ -62,6 +65,17 @@ def survey_models(config: Config, wanted: str | None) -> list[Version]:
         raise ConfigError(str(error)) from error
 
 
+def policy_program(config: Config, spec: FeatureSpec) -> Program:
+    """The policy of a configuration, ready to decide; ConfigError says which key of it is wrong, and where."""
+    needed = needed_fields(config, spec)
+    fields = Fields(frozenset(needed.texts), config.mapping.number_fields.union(needed.numbers))
+    try:
+        return Program(config.policy, spec, fields, 10 ** (minor_digits(config.rates.base_currency) or 0))
+    except PolicyError as error:
+        where = f"policy file {config.policy.file}: " if config.policy.file else "policy."
+        raise ConfigError(f"{where}{error}") from error
+
+
 def rules_of(config: Config, rates: RateTable | None) -> str:
     """The fingerprint of everything that decides what is in a state."""
     return state_fingerprint(config, rates.digest() if rates else "")
@@ -96,11 +110,14 @@ def assemble(
     model = model or load_champion(config, spec)
     warm_up(config, spec)
     state = open_state(config, spec, rates, resources_open)
+    program, lists = policy_program(config, spec), Lists(tuple(entity.name for entity in spec.entities))
     pipeline = Pipeline(
-        decoder=Decoder(config, spec, rates),
+        decoder=Decoder(config, spec, rates, program.fields),
         state=state,
-        champion=serving_of(config, spec, model, with_features=with_features),
-        metrics=Metrics(spec, model.facts),
+        champion=serving_of(spec, model, program, lists, with_features=with_features),
+        metrics=Metrics(spec, model.facts, program.policy),
+        program=program,
+        lists=lists,
     )
     _calm_garbage_collection()
     return pipeline

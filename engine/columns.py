@@ -3,14 +3,17 @@
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import isfinite, nan
 from operator import attrgetter
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from engine.config import Config
 from engine.errors import PoisonError
 from engine.events import Bool, Float64, Int64, UInt64
+from engine.policy.program import Fields
 from engine.rates import exact_decimal
 from features.predicates import Inputs, compile_predicate
 from features.spec import Column, FeatureSpec
@@ -67,9 +70,18 @@ class ColumnReader:
     """Makes the columns of parsed events."""
 
     def __init__(
-        self, config: Config, spec: FeatureSpec, needed: Needed, attributes: dict[str, str], minor_per_major: int
+        self,
+        config: Config,
+        spec: FeatureSpec,
+        needed: Needed,
+        ruled: Fields,
+        attributes: dict[str, str],
+        minor_per_major: int,
     ) -> None:
-        """`attributes`: which attribute of a parsed event holds each of the input's fields."""
+        """`attributes`: which attribute of a parsed event holds each of the input's fields.
+
+        `ruled` is what rules read, beside what features need.
+        """
         places = {column: at for at, column in enumerate(spec.columns)}
         bits = {name: bit for bit, name in enumerate(spec.predicates)}
         source = config.source
@@ -91,8 +103,15 @@ class ColumnReader:
         located = any(column.kind == "location" for column in spec.columns)
         self._location: tuple[str, ...] = (location.latitude, location.longitude) if located else ()
         self._source = source
-        self._event_numbers = _event_numbers(spec)
-        self._categories = _categories(spec)
+        self._kept_numbers = {*_event_numbers(spec), *ruled.numbers}
+        self._kept_texts = {*_categories(spec), *ruled.texts}
+        self._ruled_texts = [
+            (name, attrgetter(attributes[source(name)]), column_seed(name))
+            for name in sorted(ruled.texts - needed.texts.keys())
+        ]
+        self._ruled_numbers = [
+            (name, attrgetter(attributes[source(name)])) for name in sorted(ruled.numbers - needed.numbers.keys())
+        ]
 
     def read(self, events: list[Any], amounts_minor: Int64, refused: Refused) -> Columns:
         """The columns of the parsed events; rows whose numbers cannot be are added to `refused`."""
@@ -117,12 +136,16 @@ class ColumnReader:
         for at, column, flag in self._other_words:
             word = self._word(column, hashes, numbers)
             words[:, at] = word if flag is None else np.where(flags >> flag & 1, word, np.uint64(0))
+        for name, reader, seed in self._ruled_texts:
+            hashes[name] = key_hashes([_text_seen(value) for value in map(reader, events)], seed)
+        for name, reader in self._ruled_numbers:
+            numbers[name] = np.array([_number_seen(value) for value in map(reader, events)], np.float64)
         return Columns(
             keys,
             words,
             flags,
-            {name: numbers[name] for name in self._event_numbers},
-            {name: hashes[name] for name in self._categories},
+            {name: numbers[name] for name in self._kept_numbers},
+            {name: hashes[name] for name in self._kept_texts},
         )
 
     def _word(self, column: Column, hashes: dict[str, UInt64], numbers: dict[str, Float64]) -> UInt64:
@@ -175,3 +198,30 @@ def _numbers(values: list[float | str | None], field: str, refused: Refused) -> 
             else:
                 numbers[row] = float(decimal)
     return numbers
+
+
+# What only rules read decides nothing about whether an event is taken: what does not fit is absent.
+_read_text = msgspec.json.Decoder(str | int | None).decode
+_read_number = msgspec.json.Decoder(float | str | None).decode
+
+
+def _text_seen(value: Any) -> str | None:
+    """A field that only rules read, as text; a field that features read too comes parsed."""
+    if isinstance(value, msgspec.Raw):
+        try:
+            value = _read_text(value)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+    return None if value is None or value == "" else str(value)
+
+
+def _number_seen(value: Any) -> float:
+    """A field that only rules read, as a number; NaN where it is none that a float64 can hold."""
+    try:
+        found = _read_number(value) if isinstance(value, msgspec.Raw) else value
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return nan
+    if isinstance(found, str):
+        decimal = exact_decimal(found)
+        return nan if decimal is None or not -FLOAT_MAX <= decimal <= FLOAT_MAX else float(decimal)
+    return found if found is not None and isfinite(found) else nan

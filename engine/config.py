@@ -16,6 +16,7 @@ import msgspec
 
 from engine.errors import ConfigError
 from engine.mapping import Mapping, read_mapping
+from engine.policy.settings import Policy
 from features.durations import duration_ms
 from features.predicates import Predicate, PredicateError, parse_predicate
 from features.spec import (
@@ -234,21 +235,6 @@ class Models(_Section, frozen=True):
     challengers: list[str] = []
 
 
-class Policy(_Section, frozen=True):
-    """Risk scores (0-1000) from which a decision is challenge, review or decline."""
-
-    name: str = "thresholds"
-    version: str = "1"
-    challenge: int = 500
-    review: int = 800
-    decline: int = 950
-
-    def __post_init__(self) -> None:
-        if not 0 < self.challenge <= self.review <= self.decline <= 1001:
-            written = f"{self.challenge}, {self.review}, {self.decline}"
-            raise ValueError(f"challenge, review, decline: {written} must ascend within 1..1001")
-
-
 class Observe(_Section, frozen=True):
     """Metrics, health and logs. Port 0 takes a free one."""
 
@@ -421,6 +407,9 @@ def config_from_tree(
         # Whoever defines no features means those that the model in the package was trained on.
         profile = tomllib.loads(default_profile())
         tree |= {key: profile[key] for key in ("entities", "event") if key not in tree}
+    policy = tree.get("policy")
+    if isinstance(policy, dict) and isinstance(policy.get("file"), str):
+        tree["policy"] = _policy_of(policy, folder, origin)
     tree["folder"] = folder.absolute()
     try:
         config = msgspec.convert(tree, Config)
@@ -437,6 +426,31 @@ def config_from_tree(
             f"together, {config.ttl_least_ms} ms"
         )
     return config
+
+
+def read_policy(path: Path) -> Policy:
+    """Reads a policy from a file of its own; raises ConfigError. What needs the feature set is not looked at."""
+    try:
+        tree = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"policy file {path} cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"policy file {path} is not valid TOML: {error}") from error
+    if "file" in tree:
+        raise ConfigError(f"policy file {path}: file: a policy names no other file")
+    try:
+        policy = msgspec.convert(tree, Policy)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"policy file {path}: {_readable(str(error), tree, Policy)}") from error
+    return msgspec.structs.replace(policy, file=str(path))
+
+
+def _policy_of(table: dict[str, Any], folder: Path, origin: str) -> dict[str, Any]:
+    if len(table) > 1:
+        beside = ", ".join(sorted(table.keys() - {"file"}))
+        raise ConfigError(f"{origin}: policy.file: the file has all of the policy; {beside} cannot stand beside it")
+    policy: dict[str, Any] = msgspec.to_builtins(read_policy((folder / Path(table["file"]).expanduser()).absolute()))
+    return policy
 
 
 def client_settings(config: Config) -> dict[str, str | int | bool]:
@@ -492,14 +506,14 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _readable(message: str, tree: dict[str, Any]) -> str:
+def _readable(message: str, tree: dict[str, Any], root: Any = Config) -> str:
     """msgspec's text after the path and the value: `kafka.commit_interval_ms 'a': Expected `int`, got `str``.
 
     msgspec writes `[...]` for the keys of a table that has any keys, such as the name of an entity: they are found
     again by trying. Where only some words or keys are allowed, those are named.
     """
     text, _, path = message.rpartition(" - at `$")
-    kind: Any = Config
+    kind: Any = root
     value: Any = tree
     keys: list[str] = []
     for field, index in _PATH_STEP.findall(path if text else ""):

@@ -1,19 +1,29 @@
-"""From a probability to a decision: thresholds for now, rules and lists later, over whole columns."""
+"""From a probability to a decision: the model's score, rules and lists over whole columns, and the reasons."""
 
-from dataclasses import dataclass
-from typing import TypedDict
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.config import Policy
+from engine.events import Batch
+from engine.observe.logs import masked
+from engine.policy.evaluate import Columns
+from engine.policy.lists import LISTS, Found, ListHits, Lists
+from engine.policy.precedence import DECISIONS, Precedence
+from engine.policy.program import Program
+from engine.policy.settings import Rule
 from models.calibration import risk_scores
-from models.explain import ABOVE, NO_REASON, Explainer, reason_text
+from models.explain import ABOVE, NO_REASON, Explainer, number_text, reason_text
 from models.runtime import Model
 
-DECISIONS = ("approve", "challenge", "review", "decline")
 # Any value lies in one half of the reference, so that three reasons are always found among three or more aggregates.
 TAIL_SHARE_MAX = 0.5
+# Codes of reasons beside the model's; documented in docs/policy.md.
+RULE_CODE = "rule"
+# Combinations of rules that hold together, of which so many are kept as they are put out.
+COMBINATIONS_MAX = 10_000
 
 
 class Reason(TypedDict):
@@ -21,15 +31,23 @@ class Reason(TypedDict):
 
     code: str
     feature: str
-    value: float
+    value: float | None
     text: str
+
+
+class RuleHit(NamedTuple):
+    """A rule that held, or a list that had the event, and what it asks for."""
+
+    id: str
+    action: str
 
 
 @dataclass(slots=True)
 class Decisions:
     """What was decided for n events: `codes[n]` index DECISIONS, `risk_scores[n]` in 0..1000, `probabilities[n]`.
 
-    `flagged` are the rows that are not approve, ascending; `reasons` has one list for each of them.
+    `flagged` are the rows that are not approve, ascending; `reasons` and `typologies` have one entry for each of them,
+    "" for a typology that no rule names. `rules` has the rows of which any rule or list holds.
     """
 
     codes: NDArray[np.int64]
@@ -37,26 +55,121 @@ class Decisions:
     probabilities: NDArray[np.float32]
     flagged: NDArray[np.intp]
     reasons: list[list[Reason]]
+    typologies: list[str]
+    rules: dict[int, tuple[RuleHit, ...]] = field(default_factory=dict)
+
+    def rule_counts(self) -> dict[str, int]:
+        """Of how many events which rule or list holds."""
+        counts: dict[str, int] = {}
+        for held, events in Counter(self.rules.values()).items():
+            for hit in held:
+                counts[hit.id] = counts.get(hit.id, 0) + events
+        return counts
 
 
-class ThresholdPolicy:
-    """Decides by the risk score alone, which is the probability as the model's calibration has it."""
+class Decider:
+    """Decides by one policy and the scores of one model."""
 
-    def __init__(self, settings: Policy, model: Model) -> None:
-        self._thresholds = np.array([settings.challenge, settings.review, settings.decline])
+    def __init__(self, program: Program, model: Model, lists: Lists, explainer: Explainer | None = None) -> None:
+        """`lists` change between batches; `explainer` is the model's, where there is one."""
+        self.program = program
         self._model = model
-        self._explainer = Explainer(model.manifest)
+        self._lists = lists
+        self._precedence = Precedence(program.policy)
+        self._explainer = explainer or Explainer(model.manifest)
         self._names = [feature.name for feature in model.manifest.features]
+        # As rules are told: those that override first, the strictest first, else as they are written.
+        self._order = sorted(range(len(program.rules)), key=lambda at: _rank(program.rules[at]))
+        self._combinations: dict[bytes, tuple[RuleHit, ...]] = {}
 
-    def decide(self, probabilities: NDArray[np.float32], values: NDArray[np.float64]) -> Decisions:
-        """Decides for `probabilities[n]`; `values[n, columns]` are the features, from which reasons are taken."""
+    def under(self, program: Program) -> "Decider":
+        """The same for another policy."""
+        return Decider(program, self._model, self._lists, self._explainer)
+
+    def decide(self, batch: Batch, values: NDArray[np.float64], probabilities: NDArray[np.float32]) -> Decisions:
+        """Decides n events by `probabilities[n]` and `values[n, columns]`, their features."""
         scores = risk_scores(self._model.manifest.calibration, probabilities)
-        codes = np.searchsorted(self._thresholds, scores, side="right")
+        columns = self.program.columns(batch, values, scores, probabilities)
+        hits = self.program.hits(columns)
+        rows = np.flatnonzero(hits.any(axis=0))
+        hits = hits[:, rows]
+        listed = self._lists.find(batch)
+        codes, scores = self._precedence.decide(scores, hits, rows, listed)
         flagged = np.flatnonzero(codes)
-        reasons = self._reasons(values[flagged]) if len(flagged) else []
-        return Decisions(codes, scores, probabilities, flagged, reasons)
+        decisions = Decisions(codes, scores, probabilities, flagged, [], [""] * len(flagged))
+        if len(flagged):
+            decisions.reasons = self._model_reasons(values[flagged])
+            self._tell_rules(decisions, batch, columns, hits, rows)
+        decisions.rules = self._combined(hits, rows)
+        if listed is not None:
+            self._tell_lists(decisions, batch, listed)
+        return decisions
 
-    def _reasons(self, values: NDArray[np.float64]) -> list[list[Reason]]:
+    def _combined(self, hits: NDArray[np.bool_], rows: NDArray[np.intp]) -> dict[int, tuple[RuleHit, ...]]:
+        if not len(rows):
+            return {}
+        packed = np.packbits(hits.T, axis=1)
+        keys = packed.view(f"V{packed.shape[1]}").ravel().tolist()
+        found = {}
+        if len(self._combinations) > COMBINATIONS_MAX:
+            self._combinations.clear()
+        for place, (row, key) in enumerate(zip(rows.tolist(), keys, strict=True)):
+            if key not in self._combinations:
+                self._combinations[key] = tuple(
+                    RuleHit(self.program.rules[at].id, self.program.rules[at].action or WEIGHT)
+                    for at in self._order
+                    if hits[at, place]
+                )
+            found[row] = self._combinations[key]
+        return found
+
+    def _tell_rules(
+        self, decisions: Decisions, batch: Batch, columns: Columns, hits: NDArray[np.bool_], rows: NDArray[np.intp]
+    ) -> None:
+        """Puts what rules say in front of what the model says."""
+        for place, row in enumerate(decisions.flagged.tolist()):
+            at = int(np.searchsorted(rows, row))
+            if at == len(rows) or rows[at] != row:
+                continue
+            held = [rule for rule in self._order if hits[rule, at]]
+            decisions.reasons[place][:0] = [self._rule_reason(rule, batch, columns, row) for rule in held]
+            typologies = (self.program.rules[rule].typology for rule in held)
+            decisions.typologies[place] = next((typology for typology in typologies if typology), "")
+
+    def _rule_reason(self, number: int, batch: Batch, columns: Columns, row: int) -> Reason:
+        rule, told, read = self.program.rules[number], self.program.reasons[number], columns.numbers
+        values = [
+            masked(batch.keys[name][row] or "unknown") if name in batch.keys else _shown(read[name][row])
+            for name in told.names
+        ]
+        text = "".join(part for pair in zip(told.texts, [*values, ""], strict=True) for part in pair)
+        names = self.program.expressions[number].names
+        number_name = next((name for name in names if name in read), None)
+        value = None if number_name is None or np.isnan(read[number_name][row]) else float(read[number_name][row])
+        return Reason(
+            code=RULE_CODE,
+            feature=number_name or names[0],
+            value=value,
+            text=text or f"{rule.id}: {self.program.expressions[number].text}",
+        )
+
+    def _tell_lists(self, decisions: Decisions, batch: Batch, listed: ListHits) -> None:
+        for name, found in zip(LISTS, (listed.block, listed.allow), strict=True):
+            for row, entity in zip(found.rows.tolist(), found.entities.tolist(), strict=True):
+                hit = RuleHit(f"list.{name}.{self._lists.entity(entity)}", DECISIONS[-1 if name == "block" else 0])
+                decisions.rules[row] = (hit, *decisions.rules.get(row, ()))
+        self._tell_blocked(decisions, batch, listed.block)
+
+    def _tell_blocked(self, decisions: Decisions, batch: Batch, found: Found) -> None:
+        places = np.searchsorted(decisions.flagged, found.rows)
+        for place, row, entity, note in zip(
+            places.tolist(), found.rows.tolist(), found.entities.tolist(), found.notes, strict=True
+        ):
+            name = self._lists.entity(entity)
+            text = f"{name} {masked(batch.keys[name][row] or '')} is blocked: {note.reason} ({note.author})"
+            decisions.reasons[place].insert(0, Reason(code="block_list", feature=name, value=None, text=text))
+
+    def _model_reasons(self, values: NDArray[np.float64]) -> list[list[Reason]]:
         found = self._explainer.explain(values[:, self._model.columns], TAIL_SHARE_MAX)
         names = self._names
         columns = (found.inputs, found.values, found.directions, found.tail_shares)
@@ -73,3 +186,15 @@ class ThresholdPolicy:
             ]
             for row in zip(*(column.tolist() for column in columns), strict=True)
         ]
+
+
+# What a rule asks for that has no action.
+WEIGHT = "weight"
+
+
+def _rank(rule: Rule) -> tuple[bool, int]:
+    return not rule.override, -(DECISIONS.index(rule.action) if rule.action else -1)
+
+
+def _shown(value: float) -> str:
+    return "unknown" if np.isnan(value) else number_text(value)

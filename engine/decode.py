@@ -20,6 +20,7 @@ from engine.config import Config
 from engine.errors import ConfigError, PoisonError
 from engine.events import Batch, Bool, DeadLetter, Int64, Records
 from engine.mapping import Mapping
+from engine.policy.program import NO_FIELDS, Fields
 from engine.rates import (
     EXACT,
     Converter,
@@ -45,8 +46,8 @@ _MS_PER_UNIT = {"ms": 1, "s": 1_000}
 class Decoder:
     """Turns records into a batch and dead letters, by the mapping of one configuration."""
 
-    def __init__(self, config: Config, spec: FeatureSpec, rates: RateTable | None) -> None:
-        """Raises ConfigError where mapping, entities and rates cannot work together."""
+    def __init__(self, config: Config, spec: FeatureSpec, rates: RateTable | None, ruled: Fields = NO_FIELDS) -> None:
+        """Raises ConfigError where mapping, entities, rates and what rules read cannot work together."""
         mapping = config.mapping
         self._mapping = mapping
         self._horizon_past_ms = min(mapping.horizon_past_ms, TIME_MS_MAX)
@@ -55,16 +56,16 @@ class Decoder:
         texts, numbers = (
             {config.source(name): key for name, key in named.items()} for named in (needed.texts, needed.numbers)
         )
-        event_type, attributes = _event_type(mapping, texts, numbers)
+        seen = {config.source(name): "policy" for name in sorted(ruled.texts | ruled.numbers)}
+        event_type, attributes = _event_type(mapping, texts, numbers, seen)
         self.event_type = event_type
         self._read = msgspec.json.Decoder(event_type).decode
         self._blank = event_type(event_id="-", time=0, amount=0)
         self._number_fields = list(numbers)
-        self._text_fields = [
-            field for field in attributes if attributes[field] not in ("time", "amount") and field not in numbers
-        ]
+        currency = [] if mapping.currency.field is None else [mapping.currency.field]
+        self._text_fields = list(dict.fromkeys((mapping.event_id, *currency, *texts)))
         self._converter = Converter(mapping, config.rates.base_currency, rates)
-        self._columns = ColumnReader(config, spec, needed, attributes, 10**self._converter.base_digits)
+        self._columns = ColumnReader(config, spec, needed, ruled, attributes, 10**self._converter.base_digits)
 
     def decode(self, records: Records) -> tuple[Batch, list[DeadLetter]]:
         """The events among the records and a dead letter for every other one, both in the records' order.
@@ -214,11 +215,13 @@ def rounded(values: list[Number], scale: int) -> tuple[Int64, Bool]:
     return np.where(sure, nearest, 0.0).astype(np.int64), sure
 
 
-def _event_type(mapping: Mapping, texts: dict[str, str], numbers: dict[str, str]) -> tuple[type[Any], dict[str, str]]:
+def _event_type(
+    mapping: Mapping, texts: dict[str, str], numbers: dict[str, str], seen: dict[str, str]
+) -> tuple[type[Any], dict[str, str]]:
     """The struct of only the needed fields, and the attribute that holds each foreign field.
 
-    `texts` and `numbers`: by foreign field, which key of the configuration asks for it. Raises ConfigError where one
-    field would have to be two things.
+    `texts` and `numbers`: by foreign field, which key of the configuration asks for it; `seen`: those that may hold
+    anything, and stay as they came. Raises ConfigError where one field would have to be two things.
     """
     core = [mapping.event_id, mapping.event_time.field, mapping.amount.field]
     fields: list[Any] = [
@@ -240,6 +243,12 @@ def _event_type(mapping: Mapping, texts: dict[str, str], numbers: dict[str, str]
         if source not in attributes:
             attributes[source] = f"field_{len(fields)}"
             fields.append((attributes[source], float | str | None if source in numbers else str | int | None, None))
+    for source, key in seen.items():
+        if attributes.get(source) in ("time", "amount"):
+            raise ConfigError(f"{key}: {source!r} is the event time or the amount, and no other field")
+        if source not in attributes:
+            attributes[source] = f"field_{len(fields)}"
+            fields.append((attributes[source], msgspec.Raw, msgspec.Raw(b"null")))
     rename = {attribute: source for source, attribute in attributes.items()}
     return msgspec.defstruct("Event", fields, rename=rename, gc=False), attributes
 

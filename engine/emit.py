@@ -7,6 +7,7 @@ time: a fifth of what one dictionary per event costs (docs/performance.md).
 import re
 import time
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
@@ -14,8 +15,9 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from engine.decide import DECISIONS, Decisions
+from engine.decide import COMBINATIONS_MAX, Decisions, RuleHit
 from engine.events import Batch, DeadLetter
+from engine.policy.precedence import DECISIONS
 from engine.state.local import FeatureMatrix
 from features.spec import FeatureSpec
 
@@ -72,6 +74,13 @@ class Encoder:
         self._feature_set = orjson.dumps(spec.fingerprint())
         self._templates: dict[str, bytes] = {}
         self._inexact = _InexactNames(spec)
+        self._rules = _RuleTexts()
+
+    def under(self, policy: dict[str, str]) -> "Encoder":
+        """The same for another policy."""
+        other = copy(self)
+        other._policy, other._templates = orjson.dumps(policy), {}
+        return other
 
     def encode(self, batch: Batch, matrix: FeatureMatrix, decisions: Decisions) -> tuple[list[Message], list[Message]]:
         """The decision messages of every event, and the alert messages of the flagged ones."""
@@ -93,7 +102,9 @@ class Encoder:
 
     def _values(self, batch: Batch, matrix: FeatureMatrix, decisions: Decisions) -> list[bytes]:
         template = self._template(batch.topic)
-        reasons = [b"[]"] * len(batch)
+        rules, reasons = [b"[]"] * len(batch), [b"[]"] * len(batch)
+        for row, held in decisions.rules.items():
+            rules[row] = self._rules[held]
         for place, row in enumerate(decisions.flagged.tolist()):
             reasons[row] = orjson.dumps(decisions.reasons[place])
         partitions, offsets = _numbers(batch.partitions), _numbers(batch.offsets)
@@ -108,6 +119,7 @@ class Encoder:
             [_DECISION_BYTES[code] for code in decisions.codes.tolist()],
             _numbers(decisions.risk_scores),
             _numbers(decisions.probabilities),
+            rules,
             reasons,
             self._inexact.texts(matrix),
             [_DEGRADED[code] for code in (batch.late + 2 * matrix.missing).tolist()],
@@ -128,7 +140,7 @@ class Encoder:
                     _constant(self._role) + b'"model":' + _constant(self._model) + b",",
                     b'"policy":' + _constant(self._policy) + b",",
                     b'"feature_set":' + self._feature_set + b",",
-                    b'"rules":[],"reasons":%b,"inexact":[%b],"degraded":[%b]',
+                    b'"rules":%b,"reasons":%b,"inexact":[%b],"degraded":[%b]',
                     b',"features":%b}' if self._with_features else b"}",
                 )
             )
@@ -148,7 +160,7 @@ class Encoder:
             "schema": ALERT_SCHEMA,
             "alert_id": f"alert-{fields['decision_id']}",
             "priority": _PRIORITY[fields["decision"]],
-            "typology": f"{entity or 'event'}_anomaly",
+            "typology": decisions.typologies[place] or f"{entity or 'event'}_anomaly",
             "group_key": {"type": entity, "value": batch.keys[entity][row]} if entity else None,
             "amount_minor": int(batch.amounts_minor[row]),
             "currency": batch.currency,
@@ -177,6 +189,16 @@ class _InexactNames(dict[bytes, bytes]):
                 names.append(f"{entity.name}.all")
         self[flags] = b",".join(orjson.dumps(name) for name in names)
         return self[flags]
+
+
+class _RuleTexts(dict[tuple[RuleHit, ...], bytes]):
+    """The `rules` list of a decision; rules hold together in few combinations, so each is rendered once."""
+
+    def __missing__(self, held: tuple[RuleHit, ...]) -> bytes:
+        if len(self) >= COMBINATIONS_MAX:
+            self.clear()
+        self[held] = orjson.dumps([hit._asdict() for hit in held])
+        return self[held]
 
 
 def _constant(text: bytes) -> bytes:

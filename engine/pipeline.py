@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +13,8 @@ from engine.decode import Decoder
 from engine.emit import Message, Outputs
 from engine.events import Batch, Records
 from engine.observe.metrics import Metrics
+from engine.policy.lists import Lists
+from engine.policy.program import Program
 from engine.score import score
 from engine.serving import Serving
 from engine.state.local import FeatureMatrix, LocalState
@@ -46,13 +48,16 @@ class _Part:
 class Pipeline:
     """The stages, and the state that they read and change in memory.
 
-    `champion` decides, but for the entities that a `canary` has. `onlookers` score the same events beside them.
+    `champion` decides, but for the entities that a `canary` has, both by `program` and `lists`. `onlookers` score the
+    same events beside them.
     """
 
     decoder: Decoder
     state: LocalState
     champion: Serving
     metrics: Metrics
+    program: Program
+    lists: Lists
     canary: Canary | None = None
     onlookers: Onlookers | None = None
 
@@ -63,14 +68,25 @@ class Pipeline:
 
     def swap(self, champion: Serving) -> None:
         """Another model decides from the next batch on."""
-        self.champion = champion
+        self.champion = champion.under(self.program)
         self.metrics.model = champion.model.facts
         self.metrics.model_swaps += 1
 
     def set_canary(self, canary: Canary | None) -> None:
         """Another model decides for a share of the entities from the next batch on; None ends that."""
+        if canary is not None:
+            canary = replace(canary, serving=canary.serving.under(self.program))
         self.canary = canary
         self.metrics.canary = None if canary is None else (canary.serving.model.facts, canary.share)
+
+    def set_policy(self, program: Program, decoder: Decoder) -> None:
+        """Another policy decides from the next batch on; `decoder` reads what its rules need."""
+        self.program, self.decoder = program, decoder
+        self.champion = self.champion.under(program)
+        if self.canary is not None:
+            self.canary = replace(self.canary, serving=self.canary.serving.under(program))
+        self.metrics.note_policy(program.policy)
+        self.metrics.policy_swaps += 1
 
     @property
     def feature_set(self) -> str:
@@ -92,7 +108,7 @@ class Pipeline:
         clock.done("features")
         parts = self._score(accepted, matrix)
         clock.done("score")
-        decided = [part.serving.policy.decide(part.probabilities, part.matrix.values) for part in parts]
+        decided = [part.serving.decider.decide(part.batch, part.matrix.values, part.probabilities) for part in parts]
         clock.done("decide")
         messages: list[tuple[Index, list[Message]]] = []
         alerts: list[tuple[Index, list[Message]]] = []

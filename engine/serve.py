@@ -55,7 +55,8 @@ def connected(
     spec, with_features = pipeline.state.spec, config.kafka.decision_features
 
     def load(reference: str) -> Serving:
-        return serving_of(config, spec, load_model_of(config, spec, reference), with_features=with_features)
+        model = load_model_of(config, spec, reference)
+        return serving_of(spec, model, pipeline.program, pipeline.lists, with_features=with_features)
 
     return Worker(
         config,

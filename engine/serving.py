@@ -2,26 +2,38 @@
 
 from dataclasses import dataclass
 
-from engine.config import Config
-from engine.decide import ThresholdPolicy
+from engine.decide import Decider
 from engine.emit import Encoder
+from engine.policy.lists import Lists
+from engine.policy.program import Program
 from features.spec import FeatureSpec
 from models.runtime import Model
 
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """One model, the policy that reads its scores, and the encoder that says whose they are."""
+    """One model, what makes decisions of its scores, and the encoder that says whose they are."""
 
     model: Model
-    policy: ThresholdPolicy
+    decider: Decider
     encoder: Encoder
+
+    def under(self, program: Program) -> "Serving":
+        """The same model under another policy."""
+        if program is self.decider.program:
+            return self
+        return Serving(self.model, self.decider.under(program), self.encoder.under(program.policy.facts))
 
 
 def serving_of(
-    config: Config, spec: FeatureSpec, model: Model, *, with_features: bool = False, role: str | None = None
+    spec: FeatureSpec,
+    model: Model,
+    program: Program,
+    lists: Lists,
+    *,
+    with_features: bool = False,
+    role: str | None = None,
 ) -> Serving:
-    """What the configuration makes of a model; `role` as `Encoder` has it."""
-    policy = {"name": config.policy.name, "version": config.policy.version}
-    encoder = Encoder(spec, model.facts, policy, with_features=with_features, role=role)
-    return Serving(model, ThresholdPolicy(config.policy, model), encoder)
+    """What a policy and the lists make of a model; `role` as `Encoder` has it."""
+    encoder = Encoder(spec, model.facts, program.policy.facts, with_features=with_features, role=role)
+    return Serving(model, Decider(program, model, lists), encoder)

@@ -2,9 +2,10 @@
 
 import logging
 
-from engine.assemble import load_model_of
+from engine.assemble import load_model_of, policy_program
 from engine.kafka.shadow import ShadowTopic
 from engine.observe.logs import set_up_logs
+from engine.policy.lists import Lists
 from engine.serving import serving_of
 from engine.shadow_wire import Channel, Loaded, Refused, Scored, Seen
 from models.assignment import CHALLENGER
@@ -24,7 +25,8 @@ def work(channel: Channel) -> None:
     except ModelError as error:
         channel.send(Refused(str(error)))
         return
-    serving = serving_of(config, spec, model, with_features=config.kafka.decision_features, role=CHALLENGER)
+    program, lists = policy_program(config, spec), Lists(())
+    serving = serving_of(spec, model, program, lists, with_features=config.kafka.decision_features, role=CHALLENGER)
 
     with ShadowTopic(config) as topic:
         channel.send(Loaded(model.facts))
@@ -35,7 +37,7 @@ def work(channel: Channel) -> None:
             except ModelError as error:
                 _log.error("a challenger has no answer", extra={"model": model.label, "why": str(error)})
                 return
-            decisions = serving.policy.decide(probabilities, matrix.values)
+            decisions = serving.decider.decide(events, matrix.values, probabilities)
             topic.put(serving.encoder.encode_decisions(events, matrix, decisions))
             channel.send(Scored(topic.undelivered()))
 

@@ -55,7 +55,7 @@ Answer: TypeAlias = Loaded | Refused | Scored
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """A micro-batch of n events as challengers see it: what a decision says of an event, and its features.
+    """A micro-batch of n events as challengers see it: what a decision says of an event, what rules read, and features.
 
     Arrays as bytes, in the types that `Batch` and `FeatureMatrix` have them in.
     """
@@ -71,6 +71,11 @@ class Seen(msgspec.Struct, frozen=True):
     exact_windows: bytes
     exact_all: bytes
     missing: bytes
+    amounts_minor: bytes
+    keys: bytes
+    flags: bytes
+    numbers: dict[str, bytes]
+    categories: dict[str, bytes]
 
     def batch(self) -> Batch:
         """The events; without what only the champion's side needs."""
@@ -80,15 +85,17 @@ class Seen(msgspec.Struct, frozen=True):
             event_ids=self.event_ids,
             event_id_hashes=np.zeros(0, np.uint64),
             times_ms=np.frombuffer(self.times_ms, np.int64),
-            amounts_minor=np.zeros(0, np.int64),
+            amounts_minor=np.frombuffer(self.amounts_minor, np.int64),
             currency="",
             keys={},
-            words=np.zeros((rows, 0), np.uint64),
-            flags=np.zeros(0, np.int64),
+            words=np.frombuffer(self.keys, np.uint64).reshape(rows, -1),
+            flags=np.frombuffer(self.flags, np.int64),
             partition_keys=self.partition_keys,
             partitions=np.frombuffer(self.partitions, np.int64),
             offsets=np.frombuffer(self.offsets, np.int64),
             record_times_ms=np.zeros(0, np.int64),
+            numbers={name: np.frombuffer(column, np.float64) for name, column in self.numbers.items()},
+            categories={name: np.frombuffer(column, np.uint64) for name, column in self.categories.items()},
             late=np.frombuffer(self.late, np.bool_),
         )
 
@@ -118,6 +125,11 @@ def encode_seen(batch: Batch, matrix: FeatureMatrix) -> bytes:
             _raw(matrix.exact_windows),
             _raw(matrix.exact_all),
             _raw(matrix.missing),
+            _raw(batch.amounts_minor),
+            _raw(batch.words[:, : len(batch.keys)]),
+            _raw(batch.flags),
+            {name: _raw(column) for name, column in batch.numbers.items()},
+            {name: _raw(column) for name, column in batch.categories.items()},
         )
     )
 

@@ -77,10 +77,18 @@ def reason_text(name: str, value: float, direction: int, tail_share: float) -> s
     >>> reason_text("card.count.10m", 14.0, ABOVE, 0.001)
     'card.count.10m = 14, above 99.9% of the reference'
     """
-    shown = f"{value:.2f}".rstrip("0").rstrip(".")
     side = "above" if direction == ABOVE else "below"
     share = "all" if tail_share <= 0 else f"{floor(round((1 - tail_share) * 1e4, 6)) / 100:g}%"
-    return f"{name} = {shown}, {side} {share} of the reference"
+    return f"{name} = {number_text(value)}, {side} {share} of the reference"
+
+
+def number_text(value: float) -> str:
+    """A number as a person reads it.
+
+    >>> number_text(14.0), number_text(0.125)
+    ('14', '0.12')
+    """
+    return f"{value:.2f}".rstrip("0").rstrip(".")
 
 
 def _groups(names: Sequence[str]) -> NDArray[np.intp]:

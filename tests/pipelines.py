@@ -6,16 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
-from engine.assemble import load_champion
+from engine.assemble import load_champion, policy_program
 from engine.config import Config, default_profile, parse_config
-from engine.decide import ThresholdPolicy
+from engine.decide import Decider
 from engine.decode import Decoder
 from engine.emit import Encoder
-from engine.events import Records
+from engine.events import Batch, Records
 from engine.observe.metrics import Metrics
 from engine.pipeline import Pipeline
+from engine.policy.lists import Lists
+from engine.policy.settings import Policy
 from engine.rates import RateTable
 from engine.serving import Serving
 from engine.state.local import LocalState
@@ -53,13 +56,42 @@ def pipeline_of(
     """A pipeline whose decisions are all made at time 0, so that they can be compared bit for bit."""
     spec = config.feature_spec()
     model = demo_model()
-    policy = {"name": config.policy.name, "version": config.policy.version}
-    encoder = Encoder(spec, model.facts, policy, with_features=with_features, clock_ms=lambda: 0)
+    program, lists = policy_program(config, spec), Lists(tuple(config.entities))
+    encoder = Encoder(spec, model.facts, program.policy.facts, with_features=with_features, clock_ms=lambda: 0)
     return Pipeline(
-        decoder=Decoder(config, spec, rates),
+        decoder=Decoder(config, spec, rates, program.fields),
         state=LocalState(config, spec, "rules", store),
-        champion=Serving(model, ThresholdPolicy(config.policy, model), encoder),
-        metrics=Metrics(spec, model.facts),
+        champion=Serving(model, Decider(program, model, lists), encoder),
+        metrics=Metrics(spec, model.facts, program.policy),
+        program=program,
+        lists=lists,
+    )
+
+
+def decider_of(policy: Policy, model: Model | None = None, lists: Lists | None = None) -> Decider:
+    """What decides by a policy under the profile that ships, and by the model that ships unless by another."""
+    config = msgspec.structs.replace(profile(), policy=policy)
+    return Decider(policy_program(config, config.feature_spec()), model or demo_model(), lists or Lists(()))
+
+
+def blank_batch(events: int) -> Batch:
+    """Events of one card each, of whose fields nothing is known but that."""
+    spec = profile().feature_spec()
+    zeros = np.zeros(events, np.int64)
+    return Batch(
+        topic="in",
+        event_ids=[f"e{row}" for row in range(events)],
+        event_id_hashes=zeros.view(np.uint64),
+        times_ms=np.full(events, START_MS),
+        amounts_minor=zeros,
+        currency="EUR",
+        keys={entity.name: [None] * events for entity in spec.entities},
+        words=np.zeros((events, len(spec.columns)), np.uint64),
+        flags=zeros,
+        partition_keys=[None] * events,
+        partitions=zeros,
+        offsets=np.arange(events),
+        record_times_ms=zeros,
     )
 
 

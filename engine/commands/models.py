@@ -87,7 +87,7 @@ def import_(
     if config.models.store is None:
         raise ConfigError("models.store is not set: the store that ships is not added to")
     store, definitions = config.path(config.models.store), config.feature_spec().features
-    thresholds = (config.policy.challenge, config.policy.review, config.policy.decline)
+    thresholds = config.policy.thresholds
     try:
         candidate = prepare(
             read_original(file, None if inputs is None else _names(inputs)),

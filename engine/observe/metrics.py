@@ -22,8 +22,10 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from engine.decide import DECISIONS, Decisions
+from engine.decide import Decisions
 from engine.events import Batch, DeadLetter
+from engine.policy.precedence import DECISIONS
+from engine.policy.settings import Policy
 from engine.state.local import FeatureMatrix, LocalState
 from features.spec import FeatureSpec
 from models.calibration import RISK_SCORE_MAX
@@ -101,12 +103,16 @@ class StageClock:
 class Metrics:
     """Every number of one worker."""
 
-    def __init__(self, spec: FeatureSpec, model: dict[str, str]) -> None:
+    def __init__(self, spec: FeatureSpec, model: dict[str, str], policy: Policy) -> None:
         self._entities = [entity.name for entity in spec.entities]
         self._windows = np.array([len(entity.windows) for entity in spec.entities], np.int64)
         self.model = model
         self.model_loads_failed = 0
         self.model_swaps = 0
+        self.policy_swaps = 0
+        self.policy_loads_failed = 0
+        self.rule_hits: Counter[str] = Counter()
+        self.note_policy(policy)
         # Facts of the model that decides for a share of the entities, and that share.
         self.canary: tuple[dict[str, str], float] | None = None
         self.canary_failures = 0
@@ -156,8 +162,14 @@ class Metrics:
         self.score.observe_all(decisions.risk_scores)
         counts = np.bincount(decisions.codes, minlength=len(DECISIONS))
         self.decisions[model] = self.decisions.get(model, 0) + counts
+        self.rule_hits.update(decisions.rule_counts())
         self.late_events += int(batch.late.sum())
         self.inexact += self._windows * len(batch) - matrix.exact_windows.sum(axis=0, dtype=np.int64)
+
+    def note_policy(self, policy: Policy) -> None:
+        """Which policy decides from now on; its rules count from 0, as others went on counting."""
+        self.policy = policy.facts
+        self.rule_hits.update(dict.fromkeys((rule.id for rule in policy.rules), 0))
 
     def note_state(self, state: LocalState) -> None:
         """How large the state is, and how often it was found in memory."""
@@ -197,6 +209,7 @@ class MetricsCollector(Collector):
             for name, count in zip(DECISIONS, counts.tolist(), strict=True):
                 decisions.add_metric([name, version], count)
         yield decisions
+        yield _counter("rule_hits", "Events for which a rule held, or a list had them.", "rule", m.rule_hits)
         yield _counter("dead_letters", "Records that could not become events, by reason.", "reason", m.dead_letters)
         inexact = dict(zip(m._entities, m.inexact.tolist(), strict=True))
         yield _counter("inexact_features", "Windows whose values were not exact, by entity.", "entity", inexact)
@@ -211,6 +224,8 @@ class MetricsCollector(Collector):
             "state_flushes": ("Flushes of state to disk.", m.flushes),
             "model_swaps": ("Times that another model took over.", m.model_swaps),
             "model_load_failures": ("Models that were to decide and could not be loaded.", m.model_loads_failed),
+            "policy_swaps": ("Times that another policy took over.", m.policy_swaps),
+            "policy_load_failures": ("Policy files that could not be used.", m.policy_loads_failed),
             "canary_failures": ("Canaries that failed to score and were given up.", m.canary_failures),
             "replayed_events": ("Events taken into the state without deciding.", m.replayed_events),
         }
@@ -252,7 +267,9 @@ class MetricsCollector(Collector):
         for challenger in m.challengers:
             if (facts := challenger.facts) is not None:
                 models.add_metric((), {**facts, "role": "challenger"})
-        yield from (models, share)
+        policy = InfoMetricFamily("tidegate_policy", "The policy in use.", labels=())
+        policy.add_metric((), m.policy)
+        yield from (models, share, policy)
 
     def _histograms(self) -> Iterator[Metric]:
         m = self._metrics

@@ -17,8 +17,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 import models.latency
 from engine.commands import model_gate
-from engine.config import Policy
-from engine.decide import ThresholdPolicy
+from engine.policy.settings import Policy
 from loadtest.render import render
 from loadtest.settings import TrafficSettings
 from loadtest.traffic import generate
@@ -35,6 +34,7 @@ from models.train import train
 from tests.commands import Ended, invoke, refused
 from tests.models.conftest import PARAMS
 from tests.models.synthetic import CONFIG, DEFINITIONS, NAMES, write_features
+from tests.pipelines import blank_batch, decider_of
 
 ROWS, UNLABELLED_ROWS, CARDS = 8_000, 250, 2_000
 DAY_MS = 86_400_000
@@ -335,8 +335,10 @@ def test_an_alert_is_what_a_worker_would_not_approve(folder: Path, calibrated: b
     side = held.challenger
     scores = risk_scores(side.model.manifest.calibration, side.probabilities)
     for challenge in np.unique(scores)[1::20].tolist():
-        policy = ThresholdPolicy(Policy(challenge=challenge, review=1000, decline=1001), side.model)
-        decided = policy.decide(side.probabilities, np.zeros((len(scores), len(DEFINITIONS))))
+        decider = decider_of(Policy(challenge=challenge, review=1000, decline=1001), side.model)
+        decided = decider.decide(
+            blank_batch(len(scores)), np.zeros((len(scores), len(DEFINITIONS))), side.probabilities
+        )
         costs = costs_of(side, held.rows, Terms(challenge=challenge, cost_alert=1e9))
         assert (costs == 1e9).tolist() == (decided.codes > 0).tolist()
 

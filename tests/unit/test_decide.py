@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.config import Policy
-from engine.decide import DECISIONS, Decisions, ThresholdPolicy
+from engine.decide import Decisions
+from engine.policy.precedence import DECISIONS
+from engine.policy.settings import Policy
 from models.explain import REASONS_PER_ROW
-from tests.pipelines import demo_model, profile
+from tests.pipelines import blank_batch, decider_of, demo_model, profile
 
 NAMES = profile().feature_spec().names
 
@@ -16,7 +17,8 @@ NAMES = profile().feature_spec().names
 def decide(probabilities: list[float], policy: Policy | None = None, values: np.ndarray | None = None) -> Decisions:
     if values is None:
         values = np.zeros((len(probabilities), len(NAMES)))
-    return ThresholdPolicy(policy or Policy(), demo_model()).decide(np.array(probabilities, np.float32), values)
+    batch = blank_batch(len(probabilities))
+    return decider_of(policy or Policy()).decide(batch, values, np.array(probabilities, np.float32))
 
 
 def kinds(decisions: Decisions) -> list[str]:

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.decide import DECISIONS, Decisions, Reason
+from engine.decide import Decisions, Reason
 from engine.emit import Encoder
 from engine.events import Batch
+from engine.policy.precedence import DECISIONS
 from engine.state.local import FeatureMatrix
 from features.spec import FeatureSpec
 from tests.build import batch_of, small_config
@@ -87,6 +88,7 @@ def decisions_of(codes: list[int], reasons: list[list[Reason]] | None = None) ->
         np.array([0.3 * code + 0.007 for code in codes], np.float32),
         flagged,
         reasons or [[] for _ in flagged],
+        ["" for _ in flagged],
     )
 
 

@@ -16,6 +16,7 @@ import pytest
 from engine.config import Config, load_config, parse_config
 from engine.events import REASONS
 from engine.observe.metrics import Metrics, MetricsCollector
+from engine.policy.settings import Policy
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"
@@ -119,7 +120,7 @@ def test_every_reason_is_documented() -> None:
 
 def test_every_metric_is_documented_with_its_type_and_labels() -> None:
     spec = parse_config("", Path(), {}).feature_spec()
-    families = MetricsCollector(Metrics(spec, {"name": "demo", "version": "1", "sha256": ""})).collect()
+    families = MetricsCollector(Metrics(spec, {"name": "demo", "version": "1", "sha256": ""}, Policy())).collect()
     suffix = {"counter": "_total", "info": "_info"}
     exported = {(family.name + suffix.get(family.type, ""), family.type) for family in families}
     page = (DOCS / "metrics.md").read_text()

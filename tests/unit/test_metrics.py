@@ -8,7 +8,6 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client import Histogram as PrometheusHistogram
 from prometheus_client.parser import text_string_to_metric_families
 
-from engine.decide import DECISIONS
 from engine.events import REASONS
 from engine.observe.metrics import (
     BATCH_BOUNDS,
@@ -23,6 +22,7 @@ from engine.observe.metrics import (
     latencies_s,
 )
 from engine.pipeline import Pipeline
+from engine.policy.precedence import DECISIONS
 from tests.pipelines import event, json_of, pipeline_of, profile, records_of
 
 # Families without their prefix, and the labels of each.
@@ -46,6 +46,10 @@ FAMILIES = {
     "model": {"name", "version", "sha256", "role"},
     "canary_share": {"model"},
     "canary_failures": set(),
+    "policy": {"name", "version"},
+    "policy_swaps": set(),
+    "policy_load_failures": set(),
+    "rule_hits": {"rule"},
     "shadow_events": {"model", "outcome"},
     "shadow_failures": {"model"},
     "shadow_up": {"model"},
@@ -81,7 +85,8 @@ def families(metrics: Metrics) -> dict[str, tuple[str, set[str]]]:
 @pytest.fixture
 def busy() -> Pipeline:
     """A pipeline that has seen some of everything."""
-    pipeline = pipeline_of(profile("ring_events_max = 4", {"challenge": 1, "review": 2, "decline": 3}))
+    rules = "[[policy.rules]]\nid = 'many'\nwhen = 'card.count.1h > 3'\nweight = 5"
+    pipeline = pipeline_of(profile("ring_events_max = 4", {"challenge": 1, "review": 2, "decline": 3}, rules))
     values = [json_of(event(n, card=f"400012341234{n:04d}", merchant="m-1")) for n in range(20)]
     values += [values[0], values[1], b"{", b"", json_of(event(20, card=...)), json_of(event(21, event_time=1))]
     pipeline.process(records_of(values))

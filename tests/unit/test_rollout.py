@@ -80,7 +80,7 @@ class Scene:
             raise OSError("no process to spare")
         made = demo_model()
         model = Model(made.name, version, made.sha256, made.manifest, made.columns, made.session)
-        return serving_of(self.config, self.config.feature_spec(), model)
+        return serving_of(self.config.feature_spec(), model, self.pipeline.program, self.pipeline.lists)
 
     def canary(self, version: int, share: float = 0.1) -> None:
         self.control.say("canary", canary_of(None, version, share, "tests", "test"))

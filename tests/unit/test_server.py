@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from engine.errors import ConfigError
 from engine.observe.metrics import Metrics
 from engine.observe.server import AdminServer
+from engine.policy.settings import Policy
 from tests.pipelines import profile
 
 HOST = "127.0.0.1"
@@ -48,7 +49,7 @@ class Endpoint:
 @pytest.fixture(scope="module")
 def running() -> Iterator[Endpoint]:
     worker = Worker()
-    metrics = Metrics(profile().feature_spec(), MODEL)
+    metrics = Metrics(profile().feature_spec(), MODEL, Policy())
     with AdminServer(
         (HOST, 0), metrics, lambda: (worker.alive, worker.details), lambda: (worker.ready, worker.details)
     ) as server:
@@ -114,13 +115,13 @@ def test_an_address_that_is_taken_is_named(endpoint: Endpoint) -> None:
 
 
 def test_a_host_that_is_not_ours_is_named() -> None:
-    metrics = Metrics(profile().feature_spec(), MODEL)
+    metrics = Metrics(profile().feature_spec(), MODEL, Policy())
     with pytest.raises(ConfigError, match=r"observe\.listen: 192\.0\.2\.1:9464 cannot be used: "):
         AdminServer(("192.0.2.1", 9464), metrics, lambda: (True, {}), lambda: (True, {}))
 
 
 def test_closing_ends_its_thread_and_frees_the_address() -> None:
-    metrics = Metrics(profile().feature_spec(), MODEL)
+    metrics = Metrics(profile().feature_spec(), MODEL, Policy())
     before = {thread for thread in threading.enumerate() if thread.name == "admin"}
     with AdminServer((HOST, 0), metrics, lambda: (True, {}), lambda: (True, {})) as server:
         assert {thread for thread in threading.enumerate() if thread.name == "admin"} > before

@@ -183,9 +183,9 @@ def test_a_batch_reaches_the_other_side_as_it_was() -> None:
     for name in ("times_ms", "partitions", "offsets", "late"):
         assert np.array_equal(getattr(came, name), getattr(sent, name))
     assert (came.topic, came.event_ids, came.partition_keys) == (sent.topic, sent.event_ids, sent.partition_keys)
-    made_by = [pipeline.champion.encoder, pipeline.champion.policy, pipeline.model.score(matrix.values)]
-    encoder, policy, probabilities = made_by
+    made_by = [pipeline.champion.encoder, pipeline.champion.decider, pipeline.model.score(matrix.values)]
+    encoder, decider, probabilities = made_by
     assert (
-        encoder.encode_decisions(came, features, policy.decide(probabilities, features.values))
-        == (encoder.encode(sent, matrix, policy.decide(probabilities, matrix.values))[0])
+        encoder.encode_decisions(came, features, decider.decide(came, features.values, probabilities))
+        == (encoder.encode(sent, matrix, decider.decide(sent, matrix.values, probabilities))[0])
     )
