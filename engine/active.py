@@ -191,6 +191,7 @@ class Loop:
             model=pipeline.model.label,
             canary=self._uncommitted.canary,
             policy=pipeline.program.policy.label,
+            control=pipeline.lists.control_offset,
         )
 
     def _note_committed(self) -> None:

@@ -11,6 +11,7 @@ from engine.errors import ConfigError, FatalError
 from engine.observe.metrics import Metrics
 from engine.pipeline import Pipeline
 from engine.policy.lists import Lists
+from engine.policy.lists import warm_up as warm_up_lists
 from engine.policy.program import Fields, PolicyError, Program
 from engine.rates import RateTable, minor_digits
 from engine.serving import serving_of
@@ -109,6 +110,7 @@ def assemble(
     rates = load_rates(config)
     model = model or load_champion(config, spec)
     warm_up(config, spec)
+    warm_up_lists()
     state = open_state(config, spec, rates, resources_open)
     program, lists = policy_program(config, spec), Lists(tuple(entity.name for entity in spec.entities))
     pipeline = Pipeline(

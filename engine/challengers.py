@@ -36,6 +36,11 @@ class Challengers:
         self._ending: list[Shadow] = []
         self._begun = False
 
+    def use(self, config: Config) -> None:
+        """They decide by another policy: each is started anew."""
+        self._config = config
+        self.follow()
+
     def begin(self) -> None:
         """There will be events now."""
         self._begun = True
@@ -68,7 +73,7 @@ class Challengers:
                 said, version = assignment.id, assignment.version
             else:
                 continue
-            wanted.setdefault(f"{reference.name}/{version}", said)
+            wanted.setdefault(f"{reference.name}/{version}", f"{said} {self._config.policy.label}")
         return wanted
 
     def _assignment(self, reference: Reference, alias: str) -> Assignment | None:

@@ -14,6 +14,7 @@ import orjson
 from engine.commands.bench import bench_cold_state, bench_features
 from engine.commands.dlq import dlq
 from engine.commands.features import features
+from engine.commands.lists import lists
 from engine.commands.models import models
 from engine.commands.moves import promote, rollback
 from engine.commands.options import (
@@ -26,6 +27,7 @@ from engine.commands.options import (
     required_config,
     with_bootstrap,
 )
+from engine.commands.policy import policy
 from engine.commands.replay import replay
 from engine.commands.state import state
 from engine.config import client_settings, config_from_tree
@@ -61,6 +63,8 @@ main.add_command(features)
 main.add_command(state)
 main.add_command(dlq)
 main.add_command(models)
+main.add_command(policy)
+main.add_command(lists)
 models.add_command(promote)
 models.add_command(rollback)
 

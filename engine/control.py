@@ -1,26 +1,29 @@
-"""The compacted `control` topic: what operators decided while workers run. One record for each alias of a model.
+"""The compacted `control` topic: what operators decided while workers run. The last record of each key holds.
 
-key    tidegate/fraud@champion          application, model, alias: the last record of each is what holds
+key    tidegate/fraud@champion                application, model, alias
 value  {"schema":"tidegate.control.v1","kind":"model", ... "assignment":{"version":7, ...}}
+
+key    tidegate/list/block/card/4111...       application, list, entity, key
+value  {"schema":"tidegate.control.v1","kind":"list", ... "until_ms":1735689600000,"author":"ana","reason":"stolen"}
 """
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import msgspec
 
+from engine.policy.lists import FOREVER_MS, ListName
 from models.assignment import Assignment
 
 SCHEMA: Literal["tidegate.control.v1"] = "tidegate.control.v1"
 
 
-class AliasMoved(msgspec.Struct, frozen=True, kw_only=True):
+class AliasMoved(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="model"):
     """An alias of a model stands for another version."""
 
     application_id: str
     model: str
     alias: str
     assignment: Assignment
-    kind: Literal["model"] = "model"
     schema: Literal["tidegate.control.v1"] = SCHEMA
 
     @property
@@ -29,8 +32,29 @@ class AliasMoved(msgspec.Struct, frozen=True, kw_only=True):
         return alias_key(self.application_id, self.model, self.alias)
 
 
+class Listed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="list"):
+    """An entity is on a list for events before a time, or, where that is 0, was taken off it."""
+
+    application_id: str
+    list: ListName
+    entity: str
+    entity_key: str
+    until_ms: int = FOREVER_MS
+    author: str
+    reason: str
+    said_at_ms: int
+    schema: Literal["tidegate.control.v1"] = SCHEMA
+
+    @property
+    def key(self) -> bytes:
+        """Of the record."""
+        return f"{self.application_id}/list/{self.list}/{self.entity}/{self.entity_key}".encode()
+
+
+Command: TypeAlias = AliasMoved | Listed
+
 _encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(AliasMoved)
+_decoder: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Command)
 
 
 def alias_key(application_id: str, model: str, alias: str) -> bytes:
@@ -38,11 +62,11 @@ def alias_key(application_id: str, model: str, alias: str) -> bytes:
     return f"{application_id}/{model}@{alias}".encode()
 
 
-def encode_command(command: AliasMoved) -> bytes:
+def encode_command(command: Command) -> bytes:
     """The value of its record."""
     return _encoder.encode(command)
 
 
-def decode_command(value: bytes) -> AliasMoved:
+def decode_command(value: bytes) -> Command:
     """Reads a record's value; msgspec.DecodeError where it is none that this version knows."""
     return _decoder.decode(value)

@@ -6,7 +6,7 @@ from engine.assemble import load_model_of, model_store
 from engine.config import Config
 from engine.control import AliasMoved
 from engine.errors import ConfigError, MissingTopicError, RetriableError
-from engine.kafka.control import Control, send_command
+from engine.kafka.control import Control, send_commands
 from models.assignment import (
     ALIASES,
     CANARY,
@@ -112,10 +112,9 @@ def _move(config: Config, name: str, alias: str, assignment: Assignment, known: 
     not_sent, not_stored = known.not_heard, None
     if not_sent is None:
         try:
-            send_command(
-                config,
-                AliasMoved(application_id=config.kafka.application_id, model=name, alias=alias, assignment=assignment),
-            )
+            application_id = config.kafka.application_id
+            moved = AliasMoved(application_id=application_id, model=name, alias=alias, assignment=assignment)
+            send_commands(config, [moved])
         except RetriableError as error:
             not_sent = str(error)
     try:

@@ -5,6 +5,8 @@ vector   {0: 131, 1: 55, 2: 9}                          what is read next, of ev
 refused  [[0, 118, 119]]                                what of the runs became dead letters, and is none of the state
 model    "fraud/7"                                      who decided
 canary   "fraud/8"                                      who decided some of it beside that one; empty where none did
+policy   "cards/3"                                      by which rules and thresholds
+control  117                                            with which lists: those that the control topic made before this
 
 What was refused stays so, even for whoever reads it under rules that would take it: it was not decided, and may come
 again by a replay of dead letters, which then is no duplicate.
@@ -42,6 +44,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     canary: str = ""
     policy: str
+    control: int = 0
     schema: str = SCHEMA
 
 

@@ -1,11 +1,12 @@
-"""Which model decides, while the stream runs.
+"""Which model decides, and by which policy and lists, while the stream runs.
 
 control topic --> what the alias stands for --> loads beside the one that decides: gate, session, warm-up --+
                                                                                                             |
 between two commits: the pipeline gets the new one, whole <--------------- ready ---------------------------+
                      the old one stays, and an error says why <----------- refused -------------------------+
 
-A canary goes the same way, into its own place beside the champion.
+A canary goes the same way, into its own place beside the champion; a policy's file, when it has changed, likewise.
+What is said of lists is heard at once, and holds from the next commit on.
 """
 
 import logging
@@ -20,6 +21,7 @@ from engine.config import Config
 from engine.errors import ConfigError
 from engine.kafka.control import Control
 from engine.pipeline import Pipeline
+from engine.policy_file import PolicyFile
 from engine.serving import Serving
 from features.spec import FeatureSpec
 from models.assignment import CANARY, Assignment, deciding_canary, newest
@@ -78,6 +80,7 @@ class Rollout:
         loader: Executor,
         clock: Clock,
         challengers: Challengers | None = None,
+        policy: PolicyFile | None = None,
     ) -> None:
         """What `control` has heard so far of the champion counts as done."""
         parsed = parse_reference(config.models.champion)
@@ -89,6 +92,7 @@ class Rollout:
         self._loader = loader
         self._clock = clock
         self._challengers = challengers
+        self._policy = policy
         self._hear_at = clock.monotonic()
         self._loading: Future[Serving] | None = None
         self._heard = self._said()
@@ -119,6 +123,7 @@ class Rollout:
             self._end(self._loading, pipeline)
         # One that was ended meanwhile decides not one event more.
         self._place_canary(pipeline)
+        self._control.change(pipeline.lists)
         if self._challengers is not None:
             self._challengers.begin()
 
@@ -131,8 +136,13 @@ class Rollout:
             self._begin(pipeline)
             if self._challengers is not None:
                 self._challengers.follow()
+            if self._policy is not None:
+                self._policy.look()
         if not may_swap:
             return
+        self._control.change(pipeline.lists)
+        if self._policy is not None and (config := self._policy.place(pipeline)) and self._challengers is not None:
+            self._challengers.use(config)
         if self._loading is not None and self._loading.done():
             self._end(self._loading, pipeline)
         self._place_canary(pipeline)

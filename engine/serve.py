@@ -21,6 +21,7 @@ from engine.kafka.topics import cluster_identity
 from engine.observe.logs import set_up_logs
 from engine.observe.server import LISTENING, AdminServer
 from engine.pipeline import Pipeline
+from engine.policy_file import PolicyFile
 from engine.rollout import Rollout, first_champion
 from engine.serving import Serving, serving_of
 from engine.state.checkpoints import Checkpoints
@@ -65,7 +66,7 @@ def connected(
         journal,
         lease,
         delivery,
-        Rollout(config, control, load, Background(), SYSTEM_CLOCK, challengers),
+        Rollout(config, control, load, Background(), SYSTEM_CLOCK, challengers, PolicyFile(config, spec, Background())),
         stop,
         checkpoints=checkpoints,
         accept_cold_state=accept_cold_state,

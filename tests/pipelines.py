@@ -56,7 +56,7 @@ def pipeline_of(
     """A pipeline whose decisions are all made at time 0, so that they can be compared bit for bit."""
     spec = config.feature_spec()
     model = demo_model()
-    program, lists = policy_program(config, spec), Lists(tuple(config.entities))
+    program, lists = policy_program(config, spec), Lists(tuple(entity.name for entity in spec.entities))
     encoder = Encoder(spec, model.facts, program.policy.facts, with_features=with_features, clock_ms=lambda: 0)
     return Pipeline(
         decoder=Decoder(config, spec, rates, program.fields),

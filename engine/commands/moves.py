@@ -1,7 +1,5 @@
 """`tidegate models promote` and `rollback`: which version an alias stands for, also while workers run."""
 
-import getpass
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +13,9 @@ from engine.commands.options import (
     json_option,
     print_json,
     required_config,
+    user_of_system,
 )
 from engine.config import Config
-from engine.errors import ConfigError
 from models.assignment import ALIASES, CHAMPION
 
 if TYPE_CHECKING:
@@ -64,7 +62,7 @@ def promote(
     from engine.moves import promote as promote_
 
     config = _reachable(config_file, bootstrap)
-    _show(promote_(config, version, alias, author or _user(), reason, share=share), as_json=as_json)
+    _show(promote_(config, version, alias, author or user_of_system(), reason, share=share), as_json=as_json)
 
 
 @click.command()
@@ -82,7 +80,9 @@ def rollback(
     """Let an alias stand again for what it stood for before, or end the canary; needs nothing but the broker."""
     from engine.moves import roll_back
 
-    _show(roll_back(_reachable(config_file, bootstrap), name, alias, author or _user(), reason), as_json=as_json)
+    _show(
+        roll_back(_reachable(config_file, bootstrap), name, alias, author or user_of_system(), reason), as_json=as_json
+    )
 
 
 def _reachable(config_file: str | None, flag: str | None) -> Config:
@@ -90,13 +90,6 @@ def _reachable(config_file: str | None, flag: str | None) -> Config:
     config = required_config(config_file)
     address = bootstrap_of(config, flag)
     return msgspec.structs.replace(config, kafka=msgspec.structs.replace(config.kafka, bootstrap=address))
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError) as error:
-        raise ConfigError(f"user {os.getuid()} of this system has no name: give --author") from error
 
 
 def _show(move: "Move", *, as_json: bool) -> None:

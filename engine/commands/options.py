@@ -1,5 +1,6 @@
 """What several commands share: their options, where the configuration and the broker come from, JSON output."""
 
+import getpass
 import os
 import sys
 from pathlib import Path
@@ -72,6 +73,14 @@ def bootstrap_of(config: Config, flag: str | None) -> str:
     """As `with_bootstrap`; empty where there is none."""
     noted = BOOTSTRAP_NOTE.read_text("utf-8").strip() if BOOTSTRAP_NOTE.is_file() else ""
     return flag or os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or config.kafka.bootstrap or noted
+
+
+def user_of_system() -> str:
+    """Who decides where nobody is named; ConfigError where the system does not say."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError) as error:
+        raise ConfigError(f"user {os.getuid()} of this system has no name: give --author") from error
 
 
 def print_json(value: object) -> None:

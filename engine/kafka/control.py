@@ -1,6 +1,8 @@
 """The `control` topic: how a worker hears of commands, and how the command line sends them."""
 
 import logging
+from collections.abc import Iterable
+from itertools import groupby
 from types import TracebackType
 from typing import Any
 
@@ -8,10 +10,11 @@ import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from engine.config import Config
-from engine.control import AliasMoved, alias_key, decode_command, encode_command
+from engine.control import AliasMoved, Command, Listed, alias_key, decode_command, encode_command
 from engine.errors import RetriableError
 from engine.kafka.client import KAFKA, Clients, control_settings, producer_settings, refused_settings
 from engine.kafka.tail import PARTITION, Tail
+from engine.policy.lists import ListName, Lists, Note
 from models.assignment import Assignment
 
 _log = logging.getLogger("tidegate.control")
@@ -20,13 +23,18 @@ SEND_TIMEOUT_S = 10.0
 
 
 class Control:
-    """Reads commands to this application. What holds is kept; a record that says nothing sensible changes nothing."""
+    """Reads commands to this application. What holds of models is kept, and what is said of lists until they hear it.
+
+    A record that says nothing sensible changes nothing.
+    """
 
     def __init__(self, config: Config, clients: Clients = KAFKA) -> None:
         """ConfigError where the settings are refused."""
         self._application_id = config.kafka.application_id
         self._tail = Tail(config.kafka.topics.control, control_settings(config), clients)
-        self._commands: dict[bytes, AliasMoved] = {}
+        self._moves: dict[bytes, AliasMoved] = {}
+        # What was said of lists and no lists have heard yet.
+        self._listed: list[Listed] = []
         self._tail.start(0)
 
     def catch_up(self) -> None:
@@ -40,14 +48,26 @@ class Control:
 
     def assignment(self, model: str, alias: str) -> Assignment | None:
         """What the alias stands for by command; None where nobody has said."""
-        command = self._commands.get(alias_key(self._application_id, model, alias))
-        return None if command is None else command.assignment
+        move = self._moves.get(alias_key(self._application_id, model, alias))
+        return None if move is None else move.assignment
+
+    def change(self, lists: Lists) -> None:
+        """Changes lists as was said since they were changed last."""
+        for said, several in groupby(self._listed, key=_same):
+            keys = [listed.entity_key for listed in several]
+            name, entity, until_ms, author, reason = said
+            if until_ms:
+                lists.put(name, entity, keys, until_ms, Note(author, reason))
+            else:
+                lists.remove(name, entity, keys)
+        self._listed = []
+        lists.control_offset = self._tail.position
 
     def _take(self, messages: list[Message]) -> None:
         for message in messages:
             key, value = message.key(), message.value()
             if value is None:
-                self._commands.pop(key, None)
+                self._moves.pop(key, None)
                 continue
             try:
                 command = decode_command(value)
@@ -58,7 +78,12 @@ class Control:
             if command.key != key:
                 _log.error("a command has the key of another", extra={"offset": message.offset()})
                 continue
-            self._commands[key] = command
+            if command.application_id != self._application_id:
+                continue
+            if isinstance(command, Listed):
+                self._listed.append(command)
+            else:
+                self._moves[key] = command
 
     def close(self) -> None:
         """Leaves."""
@@ -73,8 +98,12 @@ class Control:
         self.close()
 
 
-def send_command(config: Config, command: AliasMoved, clients: Clients = KAFKA) -> None:
-    """Returns once the broker has it; RetriableError where it does not say so in time."""
+def _same(listed: Listed) -> tuple[ListName, str, int, str, str]:
+    return listed.list, listed.entity, listed.until_ms, listed.author, listed.reason
+
+
+def send_commands(config: Config, commands: Iterable[Command], clients: Clients = KAFKA) -> None:
+    """Returns once the broker has all of them; RetriableError where it does not say so in time."""
     failed: list[KafkaError] = []
 
     def note(error: KafkaError | None, _message: Message) -> None:
@@ -91,8 +120,14 @@ def send_command(config: Config, command: AliasMoved, clients: Clients = KAFKA) 
         producer: Any = clients.producer(settings)
     except KafkaException as error:
         raise refused_settings(error) from error
-    producer.produce(topic, encode_command(command), command.key, PARTITION, note)
+    for command in commands:
+        while True:
+            try:
+                producer.produce(topic, encode_command(command), command.key, PARTITION, note)
+                break
+            except BufferError:
+                producer.poll(1.0)
     left = producer.flush(SEND_TIMEOUT_S + 1)
     if left or failed:
         why = failed[0].str() if failed else "no answer"
-        raise RetriableError(f"the command was not written to topic {topic!r}: {why}")
+        raise RetriableError(f"not every command was written to topic {topic!r}: {why}")

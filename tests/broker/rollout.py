@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 from engine.cli import main
 from engine.control import AliasMoved
-from engine.kafka.control import send_command
+from engine.kafka.control import send_commands
 from engine.process import WorkerProcess
 from loadtest.render import render_valid
 from loadtest.settings import TrafficSettings
@@ -101,7 +101,7 @@ def command(application: Application, *arguments: str) -> Result:
 def say(application: Application, assignment: Assignment, alias: str = "champion") -> None:
     """A command without a look at the store."""
     moved = AliasMoved(application_id=application.application_id, model="fraud", alias=alias, assignment=assignment)
-    send_command(application.config(**STORE), moved)
+    send_commands(application.config(**STORE), [moved])
 
 
 def told(application: Application, version: int, earlier: list[int]) -> None:

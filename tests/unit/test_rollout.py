@@ -7,6 +7,7 @@ import pytest
 
 from engine.canary import Canary
 from engine.pipeline import Pipeline
+from engine.policy.lists import Lists
 from engine.rollout import Rollout
 from engine.serving import Serving, serving_of
 from models.assignment import Assignment, canary_of, ended, later_than, promoted
@@ -30,6 +31,8 @@ class FakeControl:
     def poll(self) -> None: ...
 
     def catch_up(self) -> None: ...
+
+    def change(self, _lists: Lists) -> None: ...
 
 
 class FakeClock:
