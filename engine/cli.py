@@ -11,7 +11,7 @@ import click
 import msgspec
 import orjson
 
-from engine.commands.bench import bench_cold_state, bench_features
+from engine.commands.bench import bench_cold_state, bench_features, bench_policy
 from engine.commands.dlq import dlq
 from engine.commands.features import features
 from engine.commands.lists import lists
@@ -179,6 +179,7 @@ def bench(context: click.Context, profile_name: str, events: int | None, bootstr
 
 bench.add_command(bench_features)
 bench.add_command(bench_cold_state)
+bench.add_command(bench_policy)
 
 
 @main.command()

@@ -82,6 +82,8 @@ class Application:
         for name, value in settings.items():
             table, _, key = name.partition("__")
             tables.setdefault(table, {})[key] = value
+        if "file" in tables["policy"]:
+            tables["policy"] = {"file": tables["policy"]["file"]}
         return "".join(
             f"[{table}]\n" + "".join(f"{json.dumps(key)} = {json.dumps(value)}\n" for key, value in entries.items())
             for table, entries in tables.items()
