@@ -10,6 +10,7 @@ from engine.decode import Decoder
 from engine.errors import ConfigError, FatalError
 from engine.observe.metrics import Metrics
 from engine.pipeline import Pipeline
+from engine.policy.evaluate import warm_up as warm_up_rules
 from engine.policy.lists import Lists
 from engine.policy.lists import warm_up as warm_up_lists
 from engine.policy.program import Fields, PolicyError, Program
@@ -111,6 +112,7 @@ def assemble(
     model = model or load_champion(config, spec)
     warm_up(config, spec)
     warm_up_lists()
+    warm_up_rules()
     state = open_state(config, spec, rates, resources_open)
     program, lists = policy_program(config, spec), Lists(tuple(entity.name for entity in spec.entities))
     pipeline = Pipeline(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from engine.events import Batch
 from engine.observe.logs import masked
-from engine.policy.evaluate import Columns
+from engine.policy.evaluate import Inputs
 from engine.policy.lists import LISTS, Found, ListHits, Lists
 from engine.policy.precedence import DECISIONS, Precedence
 from engine.policy.program import Program
@@ -22,6 +22,8 @@ from models.runtime import Model
 TAIL_SHARE_MAX = 0.5
 # Codes of reasons beside the model's; documented in docs/policy.md.
 RULE_CODE = "rule"
+# What is told of a value that an event does not have.
+UNKNOWN = "unknown"
 # Combinations of rules that hold together, of which so many are kept as they are put out.
 COMBINATIONS_MAX = 10_000
 
@@ -89,8 +91,8 @@ class Decider:
     def decide(self, batch: Batch, values: NDArray[np.float64], probabilities: NDArray[np.float32]) -> Decisions:
         """Decides n events by `probabilities[n]` and `values[n, columns]`, their features."""
         scores = risk_scores(self._model.manifest.calibration, probabilities)
-        columns = self.program.columns(batch, values, scores, probabilities)
-        hits = self.program.hits(columns)
+        inputs = self.program.inputs(batch, values, scores, probabilities)
+        hits = self.program.hits(inputs)
         rows = np.flatnonzero(hits.any(axis=0))
         hits = hits[:, rows]
         listed = self._lists.find(batch)
@@ -99,7 +101,7 @@ class Decider:
         decisions = Decisions(codes, scores, probabilities, flagged, [], [""] * len(flagged))
         if len(flagged):
             decisions.reasons = self._model_reasons(values[flagged])
-            self._tell_rules(decisions, batch, columns, hits, rows)
+            self._tell_rules(decisions, batch, inputs, hits, rows)
         decisions.rules = self._combined(hits, rows)
         if listed is not None:
             self._tell_lists(decisions, batch, listed)
@@ -124,7 +126,7 @@ class Decider:
         return found
 
     def _tell_rules(
-        self, decisions: Decisions, batch: Batch, columns: Columns, hits: NDArray[np.bool_], rows: NDArray[np.intp]
+        self, decisions: Decisions, batch: Batch, inputs: Inputs, hits: NDArray[np.bool_], rows: NDArray[np.intp]
     ) -> None:
         """Puts what rules say in front of what the model says."""
         for place, row in enumerate(decisions.flagged.tolist()):
@@ -132,26 +134,25 @@ class Decider:
             if at == len(rows) or rows[at] != row:
                 continue
             held = [rule for rule in self._order if hits[rule, at]]
-            decisions.reasons[place][:0] = [self._rule_reason(rule, batch, columns, row) for rule in held]
+            decisions.reasons[place][:0] = [self._rule_reason(rule, batch, inputs, row) for rule in held]
             typologies = (self.program.rules[rule].typology for rule in held)
             decisions.typologies[place] = next((typology for typology in typologies if typology), "")
 
-    def _rule_reason(self, number: int, batch: Batch, columns: Columns, row: int) -> Reason:
-        rule, told, read = self.program.rules[number], self.program.reasons[number], columns.numbers
-        values = [
-            masked(batch.keys[name][row] or "unknown") if name in batch.keys else _shown(read[name][row])
-            for name in told.names
-        ]
-        text = "".join(part for pair in zip(told.texts, [*values, ""], strict=True) for part in pair)
-        names = self.program.expressions[number].names
-        number_name = next((name for name in names if name in read), None)
-        value = None if number_name is None or np.isnan(read[number_name][row]) else float(read[number_name][row])
-        return Reason(
-            code=RULE_CODE,
-            feature=number_name or names[0],
-            value=value,
-            text=text or f"{rule.id}: {self.program.expressions[number].text}",
-        )
+    def _rule_reason(self, number: int, batch: Batch, inputs: Inputs, row: int) -> Reason:
+        program = self.program
+        rule, told, expression = program.rules[number], program.reasons[number], program.expressions[number]
+
+        def shown(name: str) -> str:
+            if name in batch.keys:
+                return masked(batch.keys[name][row] or UNKNOWN)
+            value = program.number(name, inputs, row)
+            return UNKNOWN if value is None else number_text(value)
+
+        values = [*map(shown, told.names), ""]
+        text = "".join(part for pair in zip(told.texts, values, strict=True) for part in pair)
+        feature = next((name for name in expression.names if program.names[name] == "number"), expression.names[0])
+        value = program.number(feature, inputs, row)
+        return Reason(code=RULE_CODE, feature=feature, value=value, text=text or f"{rule.id}: {expression.text}")
 
     def _tell_lists(self, decisions: Decisions, batch: Batch, listed: ListHits) -> None:
         for name, found in zip(LISTS, (listed.block, listed.allow), strict=True):
@@ -194,7 +195,3 @@ WEIGHT = "weight"
 
 def _rank(rule: Rule) -> tuple[bool, int]:
     return not rule.override, -(DECISIONS.index(rule.action) if rule.action else -1)
-
-
-def _shown(value: float) -> str:
-    return "unknown" if np.isnan(value) else number_text(value)

@@ -86,6 +86,8 @@ class Lists:
         return ListHits(*(self._find(name, batch) for name in LISTS))
 
     def _find(self, name: str, batch: Batch) -> Found:
+        if not any(listed == name for listed, _ in self._tables):
+            return Found(np.zeros(0, np.intp), np.zeros(0, np.int64), [])
         rows = np.zeros(len(batch), np.bool_)
         entities = np.zeros(len(batch), np.int64)
         entries = np.zeros(len(batch), np.int64)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.events import Batch
-from engine.policy.evaluate import Columns, compile_rules
+from engine.policy.evaluate import Inputs, Layout, Rules
 from engine.policy.expressions import Expression, ExpressionError, Kind, parse_expression
 from engine.policy.settings import Policy, Rule
 from features.spec import FeatureSpec
@@ -77,37 +77,58 @@ class Program:
         self.names = names
         used = {name for expression in self.expressions for name in expression.names}
         used |= {name for told in self.reasons for name in told.names}
-        self._test = compile_rules(self.expressions, text_word)
         self._minor_per_major = minor_per_major
         features = {name: at for at, name in enumerate(spec.names)}
-        # What is told of an event but not asked of it is looked up for the few events that have a reason.
-        self._places = {name: features[name] for name in sorted(used & features.keys())}
-        self._columns = np.array(list(self._places.values()), np.intp)
-        kinds = {name: names[name] for name in used - features.keys()}
-        self._fields = [name for name, kind in kinds.items() if kind == "number" and name not in _OWN]
+        kinds = {name: names[name] for name in sorted(used - features.keys())}
         self._words = {entity.name: at for at, entity in enumerate(spec.entities)}
-        self._texts = [name for name, kind in kinds.items() if kind == "text"]
-        self.fields = Fields(frozenset(self._texts) - self._words.keys(), frozenset(self._fields))
-        self._flags = {name: bit for bit, name in enumerate(spec.predicates) if kinds.get(name) == "flag"}
+        self._bits = {name: bit for bit, name in enumerate(spec.predicates)}
+        self._extra, self._texts, self._flags = (
+            [name for name, kind in kinds.items() if kind == wanted] for wanted in ("number", "text", "flag")
+        )
+        self.fields = Fields(frozenset(self._texts) - self._words.keys(), frozenset(self._extra) - _OWN)
+        self._layout = Layout(features, *(_places(found) for found in (self._extra, self._texts, self._flags)))
+        self._rules = Rules(self.expressions, self._layout, text_word)
 
-    def columns(self, batch: Batch, values: Float64, scores: Int64, probabilities: NDArray[np.float32]) -> Columns:
+    def inputs(self, batch: Batch, values: Float64, scores: Int64, probabilities: NDArray[np.float32]) -> Inputs:
         """What the conditions read of n events: `values[n, features]`, `scores[n]` and `probabilities[n]`."""
-        features = np.ascontiguousarray(values[:, self._columns].T)
-        numbers = dict(zip(self._places, features, strict=True))
-        numbers |= {name: batch.numbers[name] for name in self._fields}
-        numbers[SCORE] = scores.astype(np.float64)
-        numbers[PROBABILITY] = probabilities.astype(np.float64)
-        numbers.setdefault(AMOUNT, batch.amounts_minor / self._minor_per_major)
-        texts = {
-            name: batch.words[:, self._words[name]] if name in self._words else batch.categories[name]
-            for name in self._texts
-        }
-        flags = {name: batch.flags >> bit & 1 != 0 for name, bit in self._flags.items()}
-        return Columns(numbers, texts, flags)
+        events = len(scores)
+        extra = np.empty((len(self._extra), events))
+        for row, name in enumerate(self._extra):
+            extra[row] = self._number(name, batch, scores, probabilities)
+        texts = np.empty((len(self._texts), events), np.uint64)
+        for row, name in enumerate(self._texts):
+            texts[row] = batch.words[:, self._words[name]] if name in self._words else batch.categories[name]
+        flags = np.empty((len(self._flags), events), np.bool_)
+        for row, name in enumerate(self._flags):
+            flags[row] = batch.flags >> self._bits[name] & 1
+        return Inputs(np.require(values, np.float64, ("C", "W")), extra, texts, flags)
 
-    def hits(self, columns: Columns) -> Bool:
+    def _number(
+        self, name: str, batch: Batch, scores: Int64, probabilities: NDArray[np.float32]
+    ) -> NDArray[np.float32] | Float64 | Int64:
+        if name == SCORE:
+            return scores
+        if name == PROBABILITY:
+            return probabilities
+        return batch.amounts_minor / self._minor_per_major if name == AMOUNT else batch.numbers[name]
+
+    def hits(self, inputs: Inputs) -> Bool:
         """Where which rule holds: bool[rules, n]."""
-        return self._test(columns)
+        return self._rules.holds(inputs)
+
+    def number(self, name: str, inputs: Inputs, row: int) -> float | None:
+        """A number that a condition or a reason reads of one event; None where that is no number, or absent."""
+        if name in self._layout.values:
+            value = inputs.values[row, self._layout.values[name]]
+        elif name in self._layout.extra:
+            value = inputs.extra[self._layout.extra[name], row]
+        else:
+            return None
+        return float(value) if np.isfinite(value) else None
+
+
+def _places(names: list[str]) -> dict[str, int]:
+    return {name: at for at, name in enumerate(names)}
 
 
 _OWN = frozenset({SCORE, PROBABILITY, AMOUNT})
