@@ -1,6 +1,6 @@
 """The decisions of a stream once more, without a worker: in `progress` order, with each commit's lists and policy."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,10 @@ def decisions_again(
     inputs: Iterable[Message],
     progress: Iterable[Message],
     control: Iterable[Message],
-) -> dict[str, dict[str, Any]]:
-    """Every decision by its id, as `told` has it; `configs` differ in their policies alone, the first decides first."""
+) -> Iterator[dict[str, Any]]:
+    """Every decision as `told` has it; `configs` differ in their policies alone, the first decides first."""
     by_place = {(message.partition(), message.offset()): message for message in inputs}
     commands = list(control)
-    found: dict[str, dict[str, Any]] = {}
     programs = {config.policy.label: policy_program(config, config.feature_spec()) for config in configs}
     with ExitStack() as resources_open:
         config = configs[0]
@@ -44,10 +43,7 @@ def decisions_again(
                 _apply(commands.pop(0), pipeline.lists)
             places = [(partition, offset) for partition, start, to in record.runs for offset in range(start, to)]
             records = _records(config.kafka.input, [by_place[place] for place in places if place in by_place])
-            for output in pipeline.process(records).decisions:
-                decision = told(output["value"])
-                found[decision["decision_id"]] = decision
-    return found
+            yield from (told(output["value"]) for output in pipeline.process(records).decisions)
 
 
 def told(value: bytes) -> dict[str, Any]:

@@ -123,4 +123,6 @@ def test_what_is_said_while_workers_run_decides_and_every_decision_is_found_agai
         application.read_all(application.progress),
         application.read_all(application.control),
     )
-    assert again == {decision["decision_id"]: decision for decision in found}
+    assert {decision["decision_id"]: decision for decision in again} == {
+        decision["decision_id"]: decision for decision in found
+    }
