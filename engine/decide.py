@@ -78,7 +78,7 @@ class Decider:
         self._model = model
         self._lists = lists
         self._precedence = Precedence(program.policy)
-        self._explainer = explainer or Explainer(model.manifest)
+        self._explainer = explainer or Explainer(model.manifest, model.score_inputs)
         self._names = [feature.name for feature in model.manifest.features]
         # As rules are told: those that override first, the strictest first, else as they are written.
         self._order = sorted(range(len(program.rules)), key=lambda at: _rank(program.rules[at]))
@@ -100,7 +100,7 @@ class Decider:
         flagged = np.flatnonzero(codes)
         decisions = Decisions(codes, scores, probabilities, flagged, [], [""] * len(flagged))
         if len(flagged):
-            decisions.reasons = self._model_reasons(values[flagged])
+            decisions.reasons = self._model_reasons(values[flagged], probabilities[flagged])
             self._tell_rules(decisions, batch, inputs, hits, rows)
         decisions.rules = self._combined(hits, rows)
         if listed is not None:
@@ -170,23 +170,30 @@ class Decider:
             text = f"{name} {masked(batch.keys[name][row] or '')} is blocked: {note.reason} ({note.author})"
             decisions.reasons[place].insert(0, Reason(code="block_list", feature=name, value=None, text=text))
 
-    def _model_reasons(self, values: NDArray[np.float64]) -> list[list[Reason]]:
-        found = self._explainer.explain(values[:, self._model.columns], TAIL_SHARE_MAX)
-        names = self._names
-        columns = (found.inputs, found.values, found.directions, found.tail_shares)
+    def _model_reasons(self, values: NDArray[np.float64], probabilities: NDArray[np.float32]) -> list[list[Reason]]:
+        found = self._explainer.explain(values[:, self._model.columns], probabilities, TAIL_SHARE_MAX)
+        calibration = self._model.manifest.calibration
+        scores = risk_scores(calibration, probabilities)
+        without = risk_scores(calibration, found.without.ravel().astype(np.float32)).reshape(found.without.shape)
+        columns = (found.inputs, found.values, found.directions, found.tail_shares, without)
         return [
             [
                 Reason(
                     code="unusually_high" if direction == ABOVE else "unusually_low",
-                    feature=names[column],
+                    feature=self._names[column],
                     value=value,
-                    text=reason_text(names[column], value, direction, share),
+                    text=reason_text(self._names[column], value, direction, share) + _lower(score, less),
                 )
-                for column, value, direction, share in zip(*row, strict=True)
+                for column, value, direction, share, less in zip(*row, strict=True)
                 if column != NO_REASON
             ]
-            for row in zip(*(column.tolist() for column in columns), strict=True)
+            for score, *row in zip(scores.tolist(), *(column.tolist() for column in columns), strict=True)
         ]
+
+
+def _lower(score: int, without: int) -> str:
+    """What the risk score would be, where that is lower."""
+    return f"; with a usual value the model's score were {without}, not {score}" if without < score else ""
 
 
 # What a rule asks for that has no action.

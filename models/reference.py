@@ -1,6 +1,7 @@
 """What values of a feature are usual: quantiles of a sample, and how far out in its tails a value lies."""
 
 from collections.abc import Sequence
+from math import nan
 
 import msgspec
 import numpy as np
@@ -27,6 +28,13 @@ class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     def __post_init__(self) -> None:
         if not len(self.edges) == len(self.below) == len(self.up_to):
             raise ValueError("edges, below and up_to: must have the same length")
+
+    @property
+    def median(self) -> float:
+        """The middle of the sample, NaN where that is null: of half of it or more."""
+        if self.null_share >= 0.5:
+            return nan
+        return next((edge for edge, up_to in zip(self.edges, self.up_to, strict=True) if up_to >= 0.5), nan)
 
 
 def reference_of(values: Float64) -> Reference:

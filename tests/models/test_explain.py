@@ -1,12 +1,13 @@
 """Reasons name the inputs farthest out in the reference's tails, and never overstate how far."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 
-from models.explain import ABOVE, BELOW, NO_REASON, Explainer, reason_text
+from models.explain import ABOVE, BELOW, CANDIDATES, NO_REASON, Explainer, Reasons, reason_text
 from models.manifest import Manifest
 from models.reference import Reference, References, reference_of
 from models.runtime import Model, load_model
@@ -16,6 +17,15 @@ from tests.models.synthetic import DEFINITIONS, NAMES
 @pytest.fixture
 def model(store: Path) -> Model:
     return load_model(store, "fraud@champion", DEFINITIONS)
+
+
+def flat(rows: np.ndarray) -> np.ndarray:
+    """A model that tells nothing apart, so that only what is unusual counts."""
+    return np.full(len(rows), 0.5, np.float32)
+
+
+def unusual(manifest: Manifest, rows: np.ndarray) -> Reasons:
+    return Explainer(manifest, flat).explain(rows, flat(rows))
 
 
 def usual_row(manifest: Manifest) -> list[float]:
@@ -72,7 +82,7 @@ def test_the_most_unusual_come_first(model: Model) -> None:
     row = usual_row(model.manifest)
     row[NAMES.index("event.amount")] = 1e6
     row[NAMES.index("merchant.count.1m")] = 9.0
-    reasons = Explainer(model.manifest).explain(np.array([row]))
+    reasons = unusual(model.manifest, np.array([row]))
     assert [NAMES[i] for i in reasons.inputs[0, :2]] == ["event.amount", "merchant.count.1m"]
     assert reasons.inputs[0, 2] == NO_REASON
     assert reasons.values[0, :2].tolist() == [1e6, 9.0]
@@ -84,7 +94,7 @@ def test_the_most_unusual_come_first(model: Model) -> None:
 def test_low_values_are_reasons_too(model: Model) -> None:
     row = usual_row(model.manifest)
     row[NAMES.index("card.mean.amount.1m")] = 0.01
-    reasons = Explainer(model.manifest).explain(np.array([row]))
+    reasons = unusual(model.manifest, np.array([row]))
     assert NAMES[reasons.inputs[0, 0]] == "card.mean.amount.1m"
     assert reasons.directions[0, 0] == BELOW
 
@@ -93,22 +103,22 @@ def test_one_aggregate_is_one_reason(model: Model) -> None:
     row = usual_row(model.manifest)
     row[NAMES.index("card.count.10s")] = 50.0
     row[NAMES.index("card.count.1m")] = 80.0
-    reasons = Explainer(model.manifest).explain(np.array([row]))
+    reasons = unusual(model.manifest, np.array([row]))
     named = [NAMES[i] for i in reasons.inputs[0] if i != NO_REASON]
     assert named == ["card.count.10s"]
 
 
 def test_a_row_of_nulls_has_no_reason(model: Model) -> None:
-    reasons = Explainer(model.manifest).explain(np.full((2, len(NAMES)), np.nan))
+    reasons = unusual(model.manifest, np.full((2, len(NAMES)), np.nan))
     assert (reasons.inputs == NO_REASON).all()
 
 
 def test_rows_are_explained_alike_alone_and_together(model: Model) -> None:
     rng = np.random.default_rng(4)
     rows = rng.lognormal(3, 2, (50, len(NAMES)))
-    together = Explainer(model.manifest).explain(rows)
+    together = unusual(model.manifest, rows)
     for i in range(len(rows)):
-        np.testing.assert_array_equal(Explainer(model.manifest).explain(rows[i : i + 1]).inputs[0], together.inputs[i])
+        np.testing.assert_array_equal(unusual(model.manifest, rows[i : i + 1]).inputs[0], together.inputs[i])
 
 
 def test_values_are_compared_as_the_model_saw_them(model: Model) -> None:
@@ -117,7 +127,75 @@ def test_values_are_compared_as_the_model_saw_them(model: Model) -> None:
     reference = {**model.manifest.reference, "event.amount": reference_of(np.full(10, end))}
     manifest = msgspec.structs.replace(model.manifest, reference=reference)
     row = [0.1, *usual_row(model.manifest)[1:]]
-    assert (Explainer(manifest).explain(np.array([row])).inputs == NO_REASON).all()
+    assert (unusual(manifest, np.array([row])).inputs == NO_REASON).all()
+
+
+# --- what the model would say otherwise --------------------------------------------------------------------------
+
+AMOUNT, COUNT, MEAN = (NAMES.index(name) for name in ("event.amount", "card.count.10s", "card.mean.amount.1m"))
+
+
+def linear(**weights: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Adds a weight for each input that is above 100."""
+    columns = {"amount": AMOUNT, "count": COUNT, "mean": MEAN}
+
+    def score(rows: np.ndarray) -> np.ndarray:
+        found = np.full(len(rows), 0.1, np.float32)
+        for name, weight in weights.items():
+            found += np.float32(weight) * (np.nan_to_num(rows[:, columns[name]]) > 100)
+        return found
+
+    return score
+
+
+def suspicious_row(manifest: Manifest) -> np.ndarray:
+    row = np.array([usual_row(manifest)])
+    row[0, AMOUNT], row[0, COUNT], row[0, MEAN] = 1e6, 1e5, 1e7
+    return row
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        ({"amount": 0.1, "count": 0.3, "mean": 0.2}, [COUNT, MEAN, AMOUNT]),
+        # What does not raise the probability is no reason, however unusual it is.
+        ({"amount": 0.1, "count": -0.05}, [AMOUNT]),
+        ({"count": 0.2}, [COUNT]),
+    ],
+)
+def test_what_raises_the_probability_most_comes_first(model: Model, weights: dict, expected: list[int]) -> None:
+    row, score = suspicious_row(model.manifest), linear(**weights)
+    reasons = Explainer(model.manifest, score).explain(row, score(row))
+    assert [at for at in reasons.inputs[0].tolist() if at != NO_REASON] == expected
+    names = {COUNT: "count", MEAN: "mean", AMOUNT: "amount"}
+    for at, without in zip(expected, reasons.without[0].tolist(), strict=False):
+        assert without == pytest.approx(score(row)[0] - weights[names[at]], abs=1e-6)
+
+
+def test_where_no_group_alone_matters_what_is_unusual_does(model: Model) -> None:
+    row, score = suspicious_row(model.manifest), linear(amount=-0.05)
+    reasons = Explainer(model.manifest, score).explain(row, score(row))
+    assert set(reasons.inputs[0].tolist()) == {AMOUNT, COUNT, MEAN}
+
+
+def test_a_group_is_replaced_in_all_its_windows(model: Model) -> None:
+    seen: list[np.ndarray] = []
+
+    def score(rows: np.ndarray) -> np.ndarray:
+        seen.append(rows)
+        return flat(rows)
+
+    row = np.array([usual_row(model.manifest)])
+    windows = [at for at, name in enumerate(NAMES) if name.startswith("card.count.")]
+    assert len(windows) > 1
+    row[0, windows] = 1e5
+    Explainer(model.manifest, score).explain(row, flat(row))
+    tried = seen[0]
+    usual = np.array(usual_row(model.manifest), np.float32)
+    assert len(tried) == CANDIDATES
+    assert (tried[0, windows] == usual[windows]).all()
+    # Where fewer groups are unusual, the rest are tries of the row as it is.
+    np.testing.assert_array_equal(tried[1:], np.repeat(row.astype(np.float32), CANDIDATES - 1, axis=0))
 
 
 @pytest.mark.parametrize(
