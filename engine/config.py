@@ -408,7 +408,7 @@ def config_from_tree(
         profile = tomllib.loads(default_profile())
         tree |= {key: profile[key] for key in ("entities", "event") if key not in tree}
     policy = tree.get("policy")
-    if isinstance(policy, dict) and isinstance(policy.get("file"), str):
+    if isinstance(policy, dict) and isinstance(policy.get("file"), str) and policy["file"]:
         tree["policy"] = _policy_of(policy, folder, origin)
     tree["folder"] = folder.absolute()
     try:

@@ -192,8 +192,8 @@ class Decider:
 
 
 def _lower(score: int, without: int) -> str:
-    """What the risk score would be, where that is lower."""
-    return f"; with a usual value the model's score were {without}, not {score}" if without < score else ""
+    """What the model's risk score would be with usual values in that group, where it is lower."""
+    return f"; score {without} without" if without < score else ""
 
 
 # What a rule asks for that has no action.

@@ -100,8 +100,7 @@ def test_a_reason_names_feature_value_and_direction() -> None:
             "code": "unusually_high",
             "feature": "card.count.10s",
             "value": 50.0,
-            "text": "card.count.10s = 50, above all of the reference"
-            "; with a usual value the model's score were 7, not 900",
+            "text": "card.count.10s = 50, above all of the reference; score 7 without",
         }
     ]
 

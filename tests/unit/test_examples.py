@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import msgspec
 import pytest
 
+from engine.assemble import policy_program
 from engine.config import Config, load_config, parse_config
 from engine.events import REASONS
 from engine.observe.metrics import Metrics, MetricsCollector
@@ -111,6 +112,12 @@ def test_every_toml_block_is_a_configuration_or_a_mapping(page: Path, block: str
     else:
         (tmp_path / "own.toml").write_text(block)
         parse_config('[mapping]\nbase = "own.toml"\n', tmp_path, {})
+
+
+@pytest.mark.parametrize("path", sorted((DOCS / "examples" / "policies").glob("*.toml")), ids=lambda path: path.name)
+def test_every_example_of_a_policy_can_be_used_with_the_features_that_ship(path: Path) -> None:
+    config = parse_config(f'[policy]\nfile = "{path}"\n', path.parent, {})
+    assert policy_program(config, config.feature_spec()).rules
 
 
 def test_every_reason_is_documented() -> None:
