@@ -21,7 +21,7 @@ from engine.state.local import LocalState, warm_up
 from engine.state.store import Store
 from features.spec import FeatureSpec
 from models.errors import ModelError
-from models.runtime import Model, load_model
+from models.runtime import Model, Scorer, load_model
 from models.store import shipped_store
 from models.survey import Version, survey
 
@@ -101,7 +101,7 @@ def open_state(config: Config, spec: FeatureSpec, rates: RateTable | None, resou
 
 
 def assemble(
-    config: Config, resources_open: ExitStack, *, model: Model | None = None, with_features: bool = False
+    config: Config, resources_open: ExitStack, *, model: Scorer | None = None, with_features: bool = False
 ) -> Pipeline:
     """Everything between the input and the output, ready for its first event: kernels compiled, model warm.
 

@@ -34,6 +34,7 @@ from engine.replay import flush_when_full
 from engine.serve import connected
 from engine.topology import wanted_topics
 from engine.worker import Worker
+from models.runtime import Model
 
 CHUNK_EVENTS = 10_000
 # Distinct decisions that the floor sends again and again.
@@ -191,7 +192,9 @@ def _turn_until(loop: Loop, metrics: Metrics, events: int, sample: _Sample) -> N
 
 def _floor(config: Config, pipeline: Pipeline, workload: Workload, sample: _Sample) -> Cost:
     """Reads the same topic and writes the same bytes with nothing in between but a decode and an inference."""
-    model, inputs, batches = pipeline.model, np.concatenate(sample.inputs), itertools.count()
+    model = pipeline.model
+    assert isinstance(model, Model)  # of assemble's loading
+    inputs, batches = np.concatenate(sample.inputs), itertools.count()
     read = msgspec.json.Decoder(list[pipeline.decoder.event_type]).decode  # type: ignore[name-defined]
 
     def work(values: list[bytes]) -> None:

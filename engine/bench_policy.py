@@ -25,7 +25,6 @@ from engine.events import Batch, Records
 from engine.pipeline import Pipeline
 from engine.policy.lists import FOREVER_MS, Lists, Note
 from engine.policy.settings import NEVER_REACHED, Policy, Rule
-from engine.score import score
 from models.calibration import risk_scores
 
 RARE = 0.999
@@ -80,12 +79,12 @@ def _seen(pipeline: Pipeline, batches: Iterator[Records]) -> Iterator[_Seen]:
     for _ in range(TIMED_BATCHES):
         batch = pipeline.state.accept(pipeline.decoder.decode(next(batches))[0])
         matrix = pipeline.state.features(batch)
-        yield _Seen(batch, matrix.values.copy(), score(pipeline.model, matrix).copy())
+        yield _Seen(batch, matrix.values.copy(), pipeline.model.score(matrix.values).copy())
 
 
 def _figures(config: Config, pipeline: Pipeline, seen: list[_Seen], rules: int, listed: int) -> dict[str, float]:
     values = np.concatenate([one.values for one in seen])
-    scores = risk_scores(pipeline.model.manifest.calibration, np.concatenate([one.probabilities for one in seen]))
+    scores = risk_scores(pipeline.model.calibration, np.concatenate([one.probabilities for one in seen]))
     challenge = int(np.quantile(scores, 1 - ALERTS, method="higher"))
     silent = Policy(challenge=NEVER_REACHED, review=NEVER_REACHED, decline=NEVER_REACHED)
     ruled = msgspec.structs.replace(silent, rules=make_rules(pipeline.state.spec.names, values, rules))

@@ -16,7 +16,7 @@ from engine.policy.program import Program
 from engine.policy.settings import Rule
 from models.calibration import risk_scores
 from models.explain import ABOVE, NO_REASON, Explainer, number_text, reason_text
-from models.runtime import Model
+from models.runtime import Scorer
 
 # Any value lies in one half of the reference, so that three reasons are always found among three or more aggregates.
 TAIL_SHARE_MAX = 0.5
@@ -72,14 +72,13 @@ class Decisions:
 class Decider:
     """Decides by one policy and the scores of one model."""
 
-    def __init__(self, program: Program, model: Model, lists: Lists, explainer: Explainer | None = None) -> None:
+    def __init__(self, program: Program, model: Scorer, lists: Lists, explainer: Explainer | None = None) -> None:
         """`lists` change between batches; `explainer` is the model's, where there is one."""
         self.program = program
         self._model = model
         self._lists = lists
         self._precedence = Precedence(program.policy)
-        self._explainer = explainer or Explainer(model.manifest, model.score_inputs)
-        self._names = [feature.name for feature in model.manifest.features]
+        self._explainer = explainer or model.explainer()
         # As rules are told: those that override first, the strictest first, else as they are written.
         self._order = sorted(range(len(program.rules)), key=lambda at: _rank(program.rules[at]))
         self._combinations: dict[bytes, tuple[RuleHit, ...]] = {}
@@ -90,17 +89,18 @@ class Decider:
 
     def decide(self, batch: Batch, values: NDArray[np.float64], probabilities: NDArray[np.float32]) -> Decisions:
         """Decides n events by `probabilities[n]` and `values[n, columns]`, their features."""
-        scores = risk_scores(self._model.manifest.calibration, probabilities)
-        inputs = self.program.inputs(batch, values, scores, probabilities)
+        unscored = np.isnan(probabilities)
+        scores = risk_scores(self._model.calibration, np.where(unscored, np.float32(0), probabilities))
+        inputs = self.program.inputs(batch, values, np.where(unscored, np.nan, scores), probabilities)
         hits = self.program.hits(inputs)
         rows = np.flatnonzero(hits.any(axis=0))
         hits = hits[:, rows]
         listed = self._lists.find(batch)
-        codes, scores = self._precedence.decide(scores, hits, rows, listed)
+        codes, scores = self._precedence.decide(scores, unscored, hits, rows, listed)
         flagged = np.flatnonzero(codes)
         decisions = Decisions(codes, scores, probabilities, flagged, [], [""] * len(flagged))
         if len(flagged):
-            decisions.reasons = self._model_reasons(values[flagged], probabilities[flagged])
+            decisions.reasons = self._model_reasons(values, probabilities, flagged)
             self._tell_rules(decisions, batch, inputs, hits, rows)
         decisions.rules = self._combined(hits, rows)
         if listed is not None:
@@ -170,9 +170,22 @@ class Decider:
             text = f"{name} {masked(batch.keys[name][row] or '')} is blocked: {note.reason} ({note.author})"
             decisions.reasons[place].insert(0, Reason(code="block_list", feature=name, value=None, text=text))
 
-    def _model_reasons(self, values: NDArray[np.float64], probabilities: NDArray[np.float32]) -> list[list[Reason]]:
+    def _model_reasons(
+        self, values: NDArray[np.float64], probabilities: NDArray[np.float32], flagged: NDArray[np.intp]
+    ) -> list[list[Reason]]:
+        """Those of the flagged rows; without a score there are none."""
+        scored = ~np.isnan(probabilities[flagged])
+        reasons: list[list[Reason]] = [[] for _ in flagged]
+        if scored.any():
+            rows = flagged[scored]
+            found = self._told_by_model(values[rows], probabilities[rows])
+            for place, told in zip(np.flatnonzero(scored).tolist(), found, strict=True):
+                reasons[place] = told
+        return reasons
+
+    def _told_by_model(self, values: NDArray[np.float64], probabilities: NDArray[np.float32]) -> list[list[Reason]]:
         found = self._explainer.explain(values[:, self._model.columns], probabilities, TAIL_SHARE_MAX)
-        calibration = self._model.manifest.calibration
+        calibration, names = self._model.calibration, self._explainer.names
         scores = risk_scores(calibration, probabilities)
         without = risk_scores(calibration, found.without.ravel().astype(np.float32)).reshape(found.without.shape)
         columns = (found.inputs, found.values, found.directions, found.tail_shares, without)
@@ -180,9 +193,9 @@ class Decider:
             [
                 Reason(
                     code="unusually_high" if direction == ABOVE else "unusually_low",
-                    feature=self._names[column],
+                    feature=names[column],
                     value=value,
-                    text=reason_text(self._names[column], value, direction, share) + _lower(score, less),
+                    text=reason_text(names[column], value, direction, share) + _lower(score, less),
                 )
                 for column, value, direction, share, less in zip(*row, strict=True)
                 if column != NO_REASON

@@ -27,7 +27,11 @@ ALERT_SCHEMA = "tidegate.alert.v1"
 _PLAIN = re.compile(r"[ !#-\[\]-~]*")
 _DECISION_BYTES = tuple(name.encode() for name in DECISIONS)
 _PRIORITY = {"challenge": "low", "review": "medium", "decline": "high"}
-_DEGRADED = (b"", b'"late_event"', b'"missing_entity"', b'"late_event","missing_entity"')
+_DEGRADED = tuple(
+    b",".join(words[at] for at in range(3) if code >> at & 1)
+    for words in [(b'"late_event"', b'"missing_entity"', b'"rules_only"')]
+    for code in range(8)
+)
 
 
 class Message(TypedDict):
@@ -107,6 +111,7 @@ class Encoder:
             rules[row] = self._rules[held]
         for place, row in enumerate(decisions.flagged.tolist()):
             reasons[row] = orjson.dumps(decisions.reasons[place])
+        unscored = np.isnan(decisions.probabilities)
         partitions, offsets = _numbers(batch.partitions), _numbers(batch.offsets)
         columns = [
             partitions,
@@ -122,7 +127,7 @@ class Encoder:
             rules,
             reasons,
             self._inexact.texts(matrix),
-            [_DEGRADED[code] for code in (batch.late + 2 * matrix.missing).tolist()],
+            [_DEGRADED[code] for code in (batch.late + 2 * matrix.missing + 4 * unscored).tolist()],
         ]
         if self._with_features:
             columns.append(self._features(matrix))

@@ -19,7 +19,7 @@ from engine.score import score
 from engine.serving import Serving
 from engine.state.local import FeatureMatrix, LocalState
 from models.errors import ModelError
-from models.runtime import Model
+from models.runtime import Scorer
 
 _log = logging.getLogger("tidegate.models")
 
@@ -62,7 +62,7 @@ class Pipeline:
     onlookers: Onlookers | None = None
 
     @property
-    def model(self) -> Model:
+    def model(self) -> Scorer:
         """The deciding model."""
         return self.champion.model
 
@@ -136,8 +136,11 @@ class Pipeline:
                     return [canary]
                 rows = np.flatnonzero(~chosen)
                 rest, values = batch.take(rows), matrix.take(rows)
-                return [_Part(self.champion, rest, values, score(self.model, values), rows), canary]
-        return [_Part(self.champion, batch, matrix, score(self.model, matrix), np.arange(len(batch)))]
+                return [_Part(self.champion, rest, values, self._champion_scores(values), rows), canary]
+        return [_Part(self.champion, batch, matrix, self._champion_scores(matrix), np.arange(len(batch)))]
+
+    def _champion_scores(self, matrix: FeatureMatrix) -> NDArray[np.float32]:
+        return score(self.model, matrix.values, goes_on=self.program.policy.without_model != "stop")
 
     def _canary_part(self, canary: Canary, batch: Batch, matrix: FeatureMatrix, rows: Index) -> _Part | None:
         """Where it fails, it decides no more before somebody says so again: its events are the champion's."""

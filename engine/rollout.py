@@ -24,9 +24,10 @@ from engine.pipeline import Pipeline
 from engine.policy_file import PolicyFile
 from engine.serving import Serving
 from features.spec import FeatureSpec
+from models.absent import NoModel
 from models.assignment import CANARY, Assignment, deciding_canary, newest
 from models.errors import ModelError
-from models.runtime import Model
+from models.runtime import Model, Scorer
 from models.store import aliases, parse_reference
 
 _log = logging.getLogger("tidegate.models")
@@ -34,12 +35,22 @@ _log = logging.getLogger("tidegate.models")
 HEAR_INTERVAL_S = 0.1
 
 
-def first_champion(config: Config, spec: FeatureSpec, control: Control) -> Model:
+def first_champion(config: Config, spec: FeatureSpec, control: Control) -> Scorer:
     """What is to decide first: by command or by the store, whichever was said last.
 
-    Where that is refused, what it stood for before, as in workers that ran when the command came. ConfigError where
-    none can be loaded.
+    Where that is refused, what it stood for before, as in workers that ran when the command came. Where none can be
+    loaded, none, if the policy says what is decided then; otherwise ConfigError.
     """
+    try:
+        return _first_model(config, spec, control)
+    except ConfigError as error:
+        if config.policy.without_model == "stop":
+            raise
+        _log.error("no model decides", extra={"why": str(error), "at_least": config.policy.without_model})
+        return NoModel()
+
+
+def _first_model(config: Config, spec: FeatureSpec, control: Control) -> Model:
     reference, refused = config.models.champion, None
     for version in _candidates(config, control):
         try:

@@ -7,14 +7,14 @@ from engine.emit import Encoder
 from engine.policy.lists import Lists
 from engine.policy.program import Program
 from features.spec import FeatureSpec
-from models.runtime import Model
+from models.runtime import Scorer
 
 
 @dataclass(frozen=True, slots=True)
 class Serving:
     """One model, what makes decisions of its scores, and the encoder that says whose they are."""
 
-    model: Model
+    model: Scorer
     decider: Decider
     encoder: Encoder
 
@@ -27,7 +27,7 @@ class Serving:
 
 def serving_of(
     spec: FeatureSpec,
-    model: Model,
+    model: Scorer,
     program: Program,
     lists: Lists,
     *,

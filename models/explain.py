@@ -9,13 +9,13 @@ price is bounded for each row, whatever the model is.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import floor
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.durations import duration_ms
-from models.manifest import Manifest
-from models.reference import References
+from models.reference import Reference, References
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -46,10 +46,9 @@ class Reasons:
 class Explainer:
     """Finds the reasons of one model's scores."""
 
-    def __init__(self, manifest: Manifest, score: Callable[[Float32], Float32]) -> None:
-        """`score` gives the probabilities [n] of rows [n, F] of the model's inputs."""
-        names = [feature.name for feature in manifest.features]
-        references = [manifest.reference[name] for name in names]
+    def __init__(self, names: Sequence[str], references: Sequence[Reference], score: Callable[[Any], Float32]) -> None:
+        """`score` gives the probabilities [n] of rows [n, F] of the model's inputs, which have these names."""
+        self.names = names
         self._references = References(references)
         self._usual = np.array([reference.median for reference in references], np.float32)
         self._score = score

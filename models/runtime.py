@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.spec import FeatureDef
+from models.calibration import Calibration
 from models.errors import ModelError, one_line
+from models.explain import Explainer
 from models.gate import MODEL_BYTES_MAX
 from models.manifest import MANIFEST_BYTES_MAX, Manifest, parse_manifest
 from models.session import Session, infer
@@ -20,6 +23,23 @@ from models.trust import check_probabilities, trusted_session
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Index = NDArray[np.intp]
+
+
+class Scorer(Protocol):
+    """What gives probabilities, and says which one it is: a model, or `models.absent.NoModel`."""
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def facts(self) -> dict[str, str]: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def columns(self) -> Index: ...
+    @property
+    def calibration(self) -> Calibration | None: ...
+    def score(self, features: Float64) -> Float32: ...
+    def explainer(self) -> Explainer: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +62,16 @@ class Model:
     def facts(self) -> dict[str, str]:
         """Which one it is, as decisions and metrics say it."""
         return {"name": self.name, "version": str(self.version), "sha256": self.sha256}
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """How its probabilities become risk scores."""
+        return self.manifest.calibration
+
+    def explainer(self) -> Explainer:
+        """What finds the reasons of its scores."""
+        names = [feature.name for feature in self.manifest.features]
+        return Explainer(names, [self.manifest.reference[name] for name in names], self.score_inputs)
 
     def score(self, features: Float64) -> Float32:
         """Probabilities [n] of the rows of the whole matrix [n, all features]; NaN is null.

@@ -123,6 +123,7 @@ class Metrics:
         self.decisions = {f"{model['name']}/{model['version']}": np.zeros(len(DECISIONS), np.int64)}
         self.inexact = np.zeros(len(spec.entities), np.int64)
         self.late_events = 0
+        self.rules_only = 0
         self.commits = 0
         self.aborts = 0
         self.doubts = 0
@@ -159,7 +160,9 @@ class Metrics:
     def count_decisions(self, batch: Batch, matrix: FeatureMatrix, decisions: Decisions, model: str) -> None:
         """What was decided by `model`, and on what kind of features."""
         self.inference_rows.observe(len(batch))
-        self.score.observe_all(decisions.risk_scores)
+        unscored = np.isnan(decisions.probabilities)
+        self.rules_only += int(np.count_nonzero(unscored))
+        self.score.observe_all(decisions.risk_scores[~unscored])
         counts = np.bincount(decisions.codes, minlength=len(DECISIONS))
         self.decisions[model] = self.decisions.get(model, 0) + counts
         self.rule_hits.update(decisions.rule_counts())
@@ -215,6 +218,7 @@ class MetricsCollector(Collector):
         yield _counter("inexact_features", "Windows whose values were not exact, by entity.", "entity", inexact)
         plain = {
             "late_events": ("Events older than their partition's newest by more than late_after.", m.late_events),
+            "rules_only_events": ("Events that were decided without a model.", m.rules_only),
             "duplicate_events": ("Events whose id was accepted before.", m.outcomes["duplicate"]),
             "transaction_commits": ("Commits of outputs and input offsets.", m.commits),
             "transaction_aborts": ("Times that the worker went back to what is committed.", m.aborts),

@@ -89,8 +89,8 @@ class Program:
         self._layout = Layout(features, *(_places(found) for found in (self._extra, self._texts, self._flags)))
         self._rules = Rules(self.expressions, self._layout, text_word)
 
-    def inputs(self, batch: Batch, values: Float64, scores: Int64, probabilities: NDArray[np.float32]) -> Inputs:
-        """What the conditions read of n events: `values[n, features]`, `scores[n]` and `probabilities[n]`."""
+    def inputs(self, batch: Batch, values: Float64, scores: Float64, probabilities: NDArray[np.float32]) -> Inputs:
+        """What the conditions read of n events: `values[n, features]`; `scores[n]`, `probabilities[n]`, NaN without."""
         events = len(scores)
         extra = np.empty((len(self._extra), events))
         for row, name in enumerate(self._extra):
@@ -104,8 +104,8 @@ class Program:
         return Inputs(np.require(values, np.float64, ("C", "W")), extra, texts, flags)
 
     def _number(
-        self, name: str, batch: Batch, scores: Int64, probabilities: NDArray[np.float32]
-    ) -> NDArray[np.float32] | Float64 | Int64:
+        self, name: str, batch: Batch, scores: Float64, probabilities: NDArray[np.float32]
+    ) -> NDArray[np.float32] | Float64:
         if name == SCORE:
             return scores
         if name == PROBABILITY:

@@ -49,7 +49,8 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How scores become decisions.
 
-    `challenge`, `review`, `decline`: the risk scores (0-1000) from which a decision is that. `texts` and `numbers` are
+    `challenge`, `review`, `decline`: the risk scores (0-1000) from which a decision is that. `without_model`: what an
+    event at least is decided as that no model can score, or that nothing may be decided then. `texts` and `numbers` are
     fields of events that only rules read. `file` is where it was read from, empty where from the configuration.
     """
 
@@ -58,6 +59,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     challenge: int = 500
     review: int = 800
     decline: int = 950
+    without_model: Literal["stop"] | Action = "stop"
     texts: list[str] = []
     numbers: list[str] = []
     rules: list[Rule] = []

@@ -129,3 +129,25 @@ def test_a_standby_takes_over_with_the_model_of_the_active_one(application: Appl
         application.wait_committed(standby)
         standby.stop()
     assert {decision["model"]["version"] for decision in decisions(application)} == {"3"}
+
+
+def test_without_a_model_rules_decide_until_one_is_promoted(application: Application) -> None:
+    settings = {**STORE, "policy__without_model": "review"}
+    for version in VERSIONS[:1]:
+        shutil.rmtree(application.folder / "store" / "fraud" / str(version))
+    with application.worker(**settings) as worker:
+        assert decides_with(worker) == "0"
+        send(application, 500)
+        application.wait_committed(worker)
+        done = command(application, "promote", "fraud/2")
+        assert done.exit_code == 0, done.output
+        wait_for(worker, "tidegate_model_swaps_total", 1)
+        send(application, 500, seed=2)
+        application.wait_committed(worker)
+        worker.stop()
+    found = decisions(application)
+    without = [decision for decision in found if decision["degraded"] == ["rules_only"]]
+    assert len(without) == 500
+    assert {decision["decision"] for decision in without} == {"review"}
+    assert {decision["model"]["version"] for decision in without} == {"0"}
+    assert {decision["model"]["version"] for decision in found if decision not in without} == {"2"}

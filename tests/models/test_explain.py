@@ -25,7 +25,12 @@ def flat(rows: np.ndarray) -> np.ndarray:
 
 
 def unusual(manifest: Manifest, rows: np.ndarray) -> Reasons:
-    return Explainer(manifest, flat).explain(rows, flat(rows))
+    return explainer(manifest, flat).explain(rows, flat(rows))
+
+
+def explainer(manifest: Manifest, score: Callable[[np.ndarray], np.ndarray]) -> Explainer:
+    names = [feature.name for feature in manifest.features]
+    return Explainer(names, [manifest.reference[name] for name in names], score)
 
 
 def usual_row(manifest: Manifest) -> list[float]:
@@ -165,7 +170,7 @@ def suspicious_row(manifest: Manifest) -> np.ndarray:
 )
 def test_what_raises_the_probability_most_comes_first(model: Model, weights: dict, expected: list[int]) -> None:
     row, score = suspicious_row(model.manifest), linear(**weights)
-    reasons = Explainer(model.manifest, score).explain(row, score(row))
+    reasons = explainer(model.manifest, score).explain(row, score(row))
     assert [at for at in reasons.inputs[0].tolist() if at != NO_REASON] == expected
     names = {COUNT: "count", MEAN: "mean", AMOUNT: "amount"}
     for at, without in zip(expected, reasons.without[0].tolist(), strict=False):
@@ -174,7 +179,7 @@ def test_what_raises_the_probability_most_comes_first(model: Model, weights: dic
 
 def test_where_no_group_alone_matters_what_is_unusual_does(model: Model) -> None:
     row, score = suspicious_row(model.manifest), linear(amount=-0.05)
-    reasons = Explainer(model.manifest, score).explain(row, score(row))
+    reasons = explainer(model.manifest, score).explain(row, score(row))
     assert set(reasons.inputs[0].tolist()) == {AMOUNT, COUNT, MEAN}
 
 
@@ -189,7 +194,7 @@ def test_a_group_is_replaced_in_all_its_windows(model: Model) -> None:
     windows = [at for at, name in enumerate(NAMES) if name.startswith("card.count.")]
     assert len(windows) > 1
     row[0, windows] = 1e5
-    Explainer(model.manifest, score).explain(row, flat(row))
+    explainer(model.manifest, score).explain(row, flat(row))
     tried = seen[0]
     usual = np.array(usual_row(model.manifest), np.float32)
     assert len(tried) == CANDIDATES

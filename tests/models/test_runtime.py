@@ -101,4 +101,4 @@ def test_what_is_no_probability_decides_nothing(store: Path) -> None:
     model = replace(load_model(store, "fraud@champion", DEFINITIONS), session=WithoutAnswer())
     matrix = FeatureMatrix(np.ones((3, len(DEFINITIONS))), *np.zeros((2, 3, 2), np.uint8), np.zeros(3, np.bool_))
     with pytest.raises(FatalError, match="model fraud/1: it gives nan for row 0, which is no probability"):
-        score(model, matrix)
+        score(model, matrix.values, goes_on=False)

@@ -21,12 +21,15 @@ def listed(rows: list[int]) -> Found:
     return Found(np.array(rows, np.intp), np.zeros(len(rows), np.int64), [Note("a", "b")] * len(rows))
 
 
+SCORED = np.zeros(1, np.bool_)
+
+
 def decide(rules: list[Rule], held: list[bool], score: int = 0, *, block: bool = False, allow: bool = False) -> str:
     """What becomes of one event, of which the model gives this score."""
     hits = np.array(held, np.bool_).reshape(-1, 1)
     rows = np.flatnonzero(hits.any(axis=0))
     lists = ListHits(block=listed([0] if block else []), allow=listed([0] if allow else []))
-    codes, _ = Precedence(Policy(rules=rules)).decide(np.array([score]), hits[:, rows], rows, lists)
+    codes, _ = Precedence(Policy(rules=rules)).decide(np.array([score]), SCORED, hits[:, rows], rows, lists)
     return DECISIONS[codes[0]]
 
 
@@ -78,17 +81,21 @@ def test_weights_change_the_score_that_thresholds_see(weight: int, score: int, d
 def test_scores_stay_within_their_range() -> None:
     policy = Policy(rules=[rule(0, None, weight=900), rule(1, None, weight=-900)])
     rows = np.array([0, 1], np.intp)
-    _, scores = Precedence(policy).decide(np.array([500, 500]), np.eye(2, dtype=np.bool_), rows, None)
+    held = np.eye(2, dtype=np.bool_)
+    _, scores = Precedence(policy).decide(np.array([500, 500]), np.zeros(2, np.bool_), held, rows, None)
     assert scores.tolist() == [1000, 0]
 
 
-def by_hand(rules: list[Rule], held: list[bool], score: int, thresholds: tuple[int, ...], block: bool, allow: bool):
-    """One event, as the page reads."""
+def by_hand(policy: Policy, held: list[bool], score: int | None, block: bool, allow: bool) -> tuple[int, int]:
+    """One event, as the page reads; None: without a score."""
+    rules, unscored, score = policy.rules, score is None, score or 0
     hit = [r for r, holds in zip(rules, held, strict=True) if holds]
     score = min(1000, max(0, score + sum(r.weight for r in hit)))
     overrides = [DECISIONS.index(r.action) for r in hit if r.override]
     plain = [DECISIONS.index(r.action) for r in hit if not r.override and r.action]
-    by_model = sum(score >= threshold for threshold in thresholds)
+    by_model = sum(score >= threshold for threshold in policy.thresholds)
+    if unscored:
+        by_model = max(by_model, DECISIONS.index(policy.without_model))
     if block:
         return 3, score
     if overrides:
@@ -110,13 +117,17 @@ def test_whole_batches_are_decided_as_one_event_after_another(data: st.DataObjec
     events = data.draw(st.integers(0, 12))
     flags = st.lists(st.booleans(), min_size=events, max_size=events)
     held = np.array([data.draw(flags) for _ in rules], np.bool_).reshape(len(rules), events)
-    scores = data.draw(st.lists(st.integers(0, 1000), min_size=events, max_size=events))
+    some = st.one_of(st.none(), st.integers(0, 1000))
+    scores = data.draw(st.lists(some, min_size=events, max_size=events))
+    unscored = np.array([score is None for score in scores], np.bool_)
     block, allow = data.draw(flags), data.draw(flags)
-    thresholds = tuple(sorted(data.draw(st.tuples(*[st.integers(1, 1001)] * 3))))
-    policy = Policy(challenge=thresholds[0], review=thresholds[1], decline=thresholds[2], rules=rules)
+    challenge, review, decline = sorted(data.draw(st.tuples(*[st.integers(1, 1001)] * 3)))
+    without = data.draw(st.sampled_from(DECISIONS))
+    policy = Policy(challenge=challenge, review=review, decline=decline, without_model=without, rules=rules)
     rows = np.flatnonzero(held.any(axis=0))
     lists = ListHits(block=listed(np.flatnonzero(block).tolist()), allow=listed(np.flatnonzero(allow).tolist()))
-    codes, final = Precedence(policy).decide(np.array(scores, np.int64), held[:, rows], rows, lists)
+    given_scores = np.array([score or 0 for score in scores], np.int64)
+    codes, final = Precedence(policy).decide(given_scores, unscored, held[:, rows], rows, lists)
     for event in range(events):
-        expected = by_hand(rules, held[:, event].tolist(), scores[event], thresholds, block[event], allow[event])
+        expected = by_hand(policy, held[:, event].tolist(), scores[event], block[event], allow[event])
         assert (codes[event], final[event]) == expected
