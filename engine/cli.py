@@ -11,7 +11,7 @@ import click
 import msgspec
 import orjson
 
-from engine.commands.bench import bench_cold_state, bench_features, bench_policy
+from engine.commands.bench import bench_cold_state, bench_features
 from engine.commands.dlq import dlq
 from engine.commands.features import features
 from engine.commands.lists import lists
@@ -179,7 +179,30 @@ def bench(context: click.Context, profile_name: str, events: int | None, bootstr
 
 bench.add_command(bench_features)
 bench.add_command(bench_cold_state)
-bench.add_command(bench_policy)
+
+
+@bench.command("policy")
+@click.option("--rules", type=click.IntRange(1, 1_000), default=50, show_default=True, help="How many rules.")
+@click.option("--listed", type=click.IntRange(1), default=1_000_000, show_default=True, help="How many blocked cards.")
+@click.option("--batch-events", type=click.IntRange(1), default=512, show_default=True, help="Events in a micro-batch.")
+@json_option
+def bench_policy(rules: int, listed: int, batch_events: int, as_json: bool) -> None:
+    """Measure what rules, lists and reasons cost beside thresholds alone."""
+    import numpy as np
+
+    from engine.bench_policy import bench_policy as run_bench
+    from engine.events import Records
+    from loadtest.reference import read_profile
+
+    def batches() -> Iterator[Records]:
+        first = 0
+        for values, _keys, times_ms in read_profile("reference").rendered(batch_events):
+            rows = np.arange(first, first + len(values))
+            yield Records("bench", list(values), np.zeros(len(values), np.int64), rows, times_ms)
+            first += len(values)
+
+    figures = run_bench(batches(), rules, listed, lambda line: click.echo(line, err=True))
+    print_figures(figures, as_json=as_json)
 
 
 @main.command()
