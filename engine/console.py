@@ -8,9 +8,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from engine.audit import AuditSummary, Span, export
 from engine.backfill import BackfillSummary, backfill, newest_event_ms
 from engine.config import Config
 from engine.history import LoadSummary, load_history
+from engine.kafka.decisions import DecisionTopic
 from engine.labels import Labels, read_labels
 from engine.policy.settings import Policy
 from engine.policy_diff import PolicyDiff, compare
@@ -124,6 +126,21 @@ def load_with_progress(
         summary = load_history(
             records, config, dead_letters=dead_letters, advance=lambda summary: advance(summary.events)
         )
+    return summary, time.perf_counter() - started
+
+
+def export_with_progress(config: Config, out: Path, span: Span) -> tuple[AuditSummary, float]:
+    """Writes decisions with a progress bar; returns the summary and the seconds it took. Raises as `export`."""
+    started = time.perf_counter()
+    with DecisionTopic(config, span.from_ms) as topic:
+        done = BytesRead(topic.offsets)
+        with progress_bar("exporting", done, "decisions") as advance:
+
+            def advanced(summary: AuditSummary) -> None:
+                done.bytes_read = topic.offsets_read()
+                advance(summary.records)
+
+            summary = export(config, topic, out, span, advanced)
     return summary, time.perf_counter() - started
 
 
