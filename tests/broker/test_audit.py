@@ -131,13 +131,17 @@ def test_only_what_is_committed_is_exported_and_nothing_is_waited_for(applicatio
 
 
 def test_a_span_is_found_without_reading_all_of_the_topic(application: Application) -> None:
-    """hours      -3 .. -3  0  +0.5  +2  +2 .. +2        only what is shown of 0 to the first of +2 is read"""
-    hours = [-3.0] * 5 + [0, 0.5] + [2.0] * 5
+    """decided, hours      -3 .. -3   0     0   +0.5  +2  +2 .. +2        only from the first 0 to the first +2 is read
+    written             -3 .. -3  -0.5   0   +0.5  +2  +2 .. +2        by a broker whose clock is slow now and then
+    """
+    hours = [-3.0] * 5 + [0, 0, 0.5] + [2.0] * 5
     times = [DECIDED_AT + round(hour * HOUR_MS) for hour in hours]
-    put(application, *((decision(at, time_ms), time_ms) for at, time_ms in enumerate(times)))
+    written = [*times[:5], times[5] - HOUR_MS // 2, *times[6:]]
+    values = [decision(at, time_ms) for at, time_ms in enumerate(times)]
+    put(application, *zip(values, written, strict=True))
     summary, rows = exported(application, "--from", iso(DECIDED_AT), "--to", iso(DECIDED_AT + 1))
-    assert ids(rows) == ["in-0-5"]
-    assert summary["records"] == 3
+    assert ids(rows) == ["in-0-5", "in-0-6"]
+    assert summary["records"] == 4
     summary, rows = exported(application, "--from", iso(DECIDED_AT + 9 * HOUR_MS))
     assert (summary["records"], rows) == (0, [])
 
