@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 
 from engine.config import Config
@@ -137,13 +138,14 @@ def export(
     The file appears whole or not at all. Raises as `DecisionTopic.read`.
     """
     spec, summary = config.feature_spec(), AuditSummary()
+    named = frozenset(spec.names)
     with table_file(out, audit_schema(spec)) as table:
         found = decisions_in(topic.read(), span, summary, topic.leave)
         while batch := list(islice(found, BATCH_DECISIONS)):
             table.write(audit_columns(batch, spec))
             summary.decisions += len(batch)
             summary.with_features += sum(bool(decision.features) for decision in batch)
-            summary.other_features += sum(not decision.features.keys() <= set(spec.names) for decision in batch)
+            summary.other_features += sum(not decision.features.keys() <= named for decision in batch)
             advance(summary)
     return summary
 
@@ -209,7 +211,7 @@ def audit_schema(spec: FeatureSpec) -> pa.Schema:
 
 def audit_columns(decisions: Sequence[Decision], spec: FeatureSpec) -> dict[str, Any]:
     """Decisions as columns of that schema."""
-    schema = audit_schema(spec)
+    schema, names = audit_schema(spec), spec.names
     columns: dict[str, list[Any]] = {
         "decision_id": [decision.decision_id for decision in decisions],
         "event_id": [decision.event_id for decision in decisions],
@@ -227,10 +229,11 @@ def audit_columns(decisions: Sequence[Decision], spec: FeatureSpec) -> dict[str,
         "policy_name": [decision.policy.name for decision in decisions],
         "policy_version": [decision.policy.version for decision in decisions],
         "feature_set": [decision.feature_set for decision in decisions],
-        "rules": [msgspec.to_builtins(decision.rules) for decision in decisions],
-        "reasons": [msgspec.to_builtins(decision.reasons) for decision in decisions],
+        "rules": msgspec.to_builtins([decision.rules for decision in decisions]),
+        "reasons": msgspec.to_builtins([decision.reasons for decision in decisions]),
         "inexact": [decision.inexact for decision in decisions],
         "degraded": [decision.degraded for decision in decisions],
     }
-    columns |= {name: [decision.features.get(name) for decision in decisions] for name in spec.names}
-    return {field.name: pa.array(columns[field.name], field.type) for field in schema}
+    arrays = {name: pa.array(values, schema.field(name).type) for name, values in columns.items()}
+    inputs = np.array([list(map(decision.features.get, names)) for decision in decisions], np.float64)
+    return arrays | {name: pa.array(inputs[:, at], mask=np.isnan(inputs[:, at])) for at, name in enumerate(names)}

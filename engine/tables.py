@@ -223,15 +223,15 @@ def print_policy_diff(diff: PolicyDiff) -> None:
 
 def _changed(diff: PolicyDiff, change: Change) -> Table:
     was, now = change
-    title = f"{DECISIONS[was]} -> {DECISIONS[now]}: {diff.matrix[was][now]:,} events"
-    columns = ["event", "time", "amount", "keys", "risk score and rules: running", "candidate"]
+    title = f"{DECISIONS[was]} -> {DECISIONS[now]}: {diff.matrix[was][now]:,} events; risk scores, and rules that hold"
+    columns = ["event", "time", "amount", "keys", "running", "candidate"]
     table = _table(title, columns, right=("amount",))
     for example in diff.examples[change]:
         cells = [
             example.event_id,
             moment(example.event_time),
             f"{example.amount:,} {example.currency}",
-            " ".join(f"{entity} {key}" for entity, key in example.keys.items()),
+            ", ".join(f"{entity} {key}" for entity, key in example.keys.items()),
             *map(_told, (example.running, example.candidate)),
         ]
         table.add_row(*(escape(printable(cell)) for cell in cells))
