@@ -9,9 +9,12 @@ from typing import Any
 import orjson
 import pyarrow.parquet as pq
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
-from engine.errors import ConfigError, RetriableError
+from engine.audit import Span, export
+from engine.errors import ConfigError, FatalError, RetriableError
+from engine.kafka.decisions import DecisionTopic
 from tests.broker.application import GIVE_UP_S, Application, new_application
 from tests.broker.rollout import decisions, send
 from tests.commands import Ended, invoke, refused
@@ -154,6 +157,19 @@ def test_records_that_are_no_decisions_are_said_and_the_rest_is_there(applicatio
     assert (summary["decisions"], summary["unreadable"]) == (2, 2)
     assert "2 records cannot be read as decisions, the first one at partition 0, offset 1: " in ended.err
     assert pq.read_table(application.folder / "d.parquet").num_rows == 2
+
+
+def test_decisions_that_are_deleted_meanwhile_end_the_export(application: Application) -> None:
+    """Retention may pass over what is being read; a table without those would look whole."""
+    put(application, *((decision(at, DECIDED_AT), DECIDED_AT) for at in range(5)))
+    config, out = application.config(), application.folder / "d.parquet"
+    with DecisionTopic(config) as topic:
+        admin = AdminClient({"bootstrap.servers": application.bootstrap})
+        for done in admin.delete_records([TopicPartition(application.decisions, 0, 3)]).values():
+            done.result()
+        with pytest.raises(FatalError, match=application.decisions):
+            export(config, topic, out, Span())
+    assert not out.exists()
 
 
 def test_what_cannot_be_read_is_refused_and_no_file_is_left(
