@@ -2,28 +2,23 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from engine.assemble import load_rates, open_state
 from engine.config import Config
 from engine.decode import Decoder
-from engine.errors import ConfigError
 from engine.events import Batch, Records
 from engine.labels import Labels
 from engine.replay import create, dead_letter_line, flush_when_full, with_scratch_state
 from engine.state.local import FeatureMatrix
+from engine.table_file import table_file
 from features.spec import FeatureSpec
-
-# A row group, which is what the writer holds in memory, has so many bytes of features at most.
-ROW_GROUP_BYTES_MAX = 64 * 1024 * 1024
-ROW_GROUP_ROWS_MAX = 131_072
 
 
 @dataclass(slots=True)
@@ -57,7 +52,7 @@ def backfill(
     spec, summary = config.feature_spec(), BackfillSummary()
     with ExitStack() as resources_open:
         schema = training_schema(spec, labelled=labels is not None, keyed=keys)
-        table_file = resources_open.enter_context(_table_file(out, schema))
+        table = resources_open.enter_context(table_file(out, schema))
         letters = resources_open.enter_context(create(dead_letters or Path(os.devnull)))
         config = with_scratch_state(config, resources_open)
         rates = load_rates(config)
@@ -73,7 +68,7 @@ def backfill(
                 label, labelled_at, known = labels.of(accepted.event_id_hashes)
                 columns |= {"label": pa.array(label, mask=~known), "labelled_at": pa.array(labelled_at, mask=~known)}
                 summary.labelled += int(np.count_nonzero(known))
-            table_file.write(columns)
+            table.write(columns)
             letters.writelines(map(dead_letter_line, refused))
             flush_when_full(state, config)
             summary.events += len(batch)
@@ -143,44 +138,3 @@ def feature_columns(batch: Batch, matrix: FeatureMatrix, spec: FeatureSpec) -> d
         if entity.windowless:
             columns[f"{entity.name}.exact.all"] = pa.array(matrix.exact_all[:, kind] > 0)
     return columns
-
-
-class _TableFile:
-    """Gathers columns into row groups of bounded size."""
-
-    def __init__(self, writer: Any, schema: pa.Schema) -> None:
-        self._writer = writer
-        self._schema = schema
-        self._rows_max = max(1, min(ROW_GROUP_ROWS_MAX, ROW_GROUP_BYTES_MAX // (8 * len(schema))))
-        self._waiting: list[Any] = []
-        self._rows = 0
-
-    def write(self, columns: dict[str, Any]) -> None:
-        batch = pa.RecordBatch.from_pydict(columns, self._schema)
-        self._waiting.append(batch)
-        self._rows += len(batch)
-        if self._rows >= self._rows_max:
-            self.flush()
-
-    def flush(self) -> None:
-        table = pa.Table.from_batches(self._waiting, self._schema)
-        self._writer.write_table(table, row_group_size=max(1, len(table)))
-        self._waiting, self._rows = [], 0
-
-
-@contextmanager
-def _table_file(path: Path, schema: pa.Schema) -> Iterator[_TableFile]:
-    """A file beside `path` that takes its place when the block ends well, and is removed when it does not."""
-    if path.is_dir():
-        raise ConfigError(f"{path} cannot be written: it is a directory")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with create(temporary, shown=path) as file:
-            with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-                table_file = _TableFile(writer, schema)
-                yield table_file
-                table_file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

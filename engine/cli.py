@@ -11,6 +11,7 @@ import click
 import msgspec
 import orjson
 
+from engine.commands.audit import audit
 from engine.commands.bench import bench_cold_state, bench_features
 from engine.commands.dlq import dlq
 from engine.commands.features import features
@@ -65,6 +66,7 @@ main.add_command(dlq)
 main.add_command(models)
 main.add_command(policy)
 main.add_command(lists)
+main.add_command(audit)
 models.add_command(promote)
 models.add_command(rollback)
 

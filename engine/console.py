@@ -8,10 +8,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from engine.audit import AuditSummary, Span, export
 from engine.backfill import BackfillSummary, backfill, newest_event_ms
 from engine.config import Config
 from engine.history import LoadSummary, load_history
+from engine.kafka.decisions import DecisionTopic
 from engine.labels import Labels, read_labels
+from engine.policy.settings import Policy
+from engine.policy_diff import PolicyDiff, compare
 from engine.replay import BATCH_EVENTS, ReplayFiles, ReplaySummary, replay
 from engine.sources import Coordinates, as_one_partition, read_records
 from engine.sources import Progress as BytesRead
@@ -59,6 +63,17 @@ def replay_with_progress(
             records, config, outputs, with_features=with_features, advance=lambda summary: advance(summary.events)
         )
     return summary, time.perf_counter() - started
+
+
+def compare_with_progress(
+    paths: list[Path], config: Config, candidate: Policy, coordinates: Coordinates, examples_max: int
+) -> tuple[PolicyDiff, float]:
+    """Decides by two policies with a progress bar; returns what differs and the seconds it took."""
+    done, started = BytesRead.of(paths), time.perf_counter()
+    with progress_bar("deciding twice", done) as advance:
+        records = read_records(paths, BATCH_EVENTS, done, coordinates)
+        diff = compare(records, config, candidate, examples_max=examples_max, advance=lambda diff: advance(diff.events))
+    return diff, time.perf_counter() - started
 
 
 def backfill_with_progress(
@@ -111,6 +126,21 @@ def load_with_progress(
         summary = load_history(
             records, config, dead_letters=dead_letters, advance=lambda summary: advance(summary.events)
         )
+    return summary, time.perf_counter() - started
+
+
+def export_with_progress(config: Config, out: Path, span: Span) -> tuple[AuditSummary, float]:
+    """Writes decisions with a progress bar; returns the summary and the seconds it took. Raises as `export`."""
+    started = time.perf_counter()
+    with DecisionTopic(config, span.from_ms) as topic:
+        done = BytesRead(topic.offsets)
+        with progress_bar("exporting", done, "decisions") as advance:
+
+            def advanced(summary: AuditSummary) -> None:
+                done.bytes_read = topic.offsets_read()
+                advance(summary.records)
+
+            summary = export(config, topic, out, span, advanced)
     return summary, time.perf_counter() - started
 
 

@@ -1,4 +1,4 @@
-"""What people read in a terminal: features, the state of one entity, dead letters, damage, checkpoints."""
+"""What people read in a terminal: features, the state of one entity, dead letters, damage, checkpoints, policies."""
 
 from datetime import UTC, datetime
 from itertools import groupby
@@ -12,6 +12,8 @@ from engine.catalog import Entry
 from engine.config import Config
 from engine.inspect import Inspection
 from engine.letters import Letter, ReasonCount, Survey, Values
+from engine.policy.precedence import DECISIONS
+from engine.policy_diff import Change, Outcome, PolicyDiff
 from engine.state.checkpoints import PREFIX, Checkpoint
 from engine.state.header import Header
 from engine.state.verify import Verdict
@@ -198,6 +200,46 @@ def print_models(entries: list[Version]) -> None:
             cells += ["-", "-"]
         table.add_row(*map(escape, cells), escape("yes" if entry.refusal is None else f"no: {entry.refusal}"))
     _console().print(table)
+
+
+def print_policy_diff(diff: PolicyDiff) -> None:
+    """The matrix of decisions, how often which rule holds, and a table of examples for each change."""
+    console = _console()
+    names = f"{diff.running} (rows) and {diff.candidate} (columns)"
+    matrix = _table(escape(f"decisions of {names}"), ["", *DECISIONS, "all"], right=(*DECISIONS, "all"))
+    columns = [sum(column) for column in zip(*diff.matrix, strict=True)]
+    for name, row in zip((*DECISIONS, "all"), (*diff.matrix, columns), strict=True):
+        matrix.add_row(name, *(f"{events:,}" for events in (*row, sum(row))))
+    console.print(matrix)
+    if ids := list(dict.fromkeys((*diff.running_rules, *diff.candidate_rules))):
+        rules = _table("events of which a rule holds", ["rule", "running", "candidate"], ("running", "candidate"))
+        for rule in ids:
+            counts = (found.get(rule) for found in (diff.running_rules, diff.candidate_rules))
+            rules.add_row(escape(rule), *("-" if events is None else f"{events:,}" for events in counts))
+        console.print(rules)
+    for change in diff.changes():
+        console.print(_changed(diff, change))
+
+
+def _changed(diff: PolicyDiff, change: Change) -> Table:
+    was, now = change
+    title = f"{DECISIONS[was]} -> {DECISIONS[now]}: {diff.matrix[was][now]:,} events; risk scores, and rules that hold"
+    columns = ["event", "time", "amount", "keys", "running", "candidate"]
+    table = _table(title, columns, right=("amount",))
+    for example in diff.examples[change]:
+        cells = [
+            example.event_id,
+            moment(example.event_time),
+            f"{example.amount:,} {example.currency}",
+            ", ".join(f"{entity} {key}" for entity, key in example.keys.items()),
+            *map(_told, (example.running, example.candidate)),
+        ]
+        table.add_row(*(escape(printable(cell)) for cell in cells))
+    return table
+
+
+def _told(outcome: Outcome) -> str:
+    return " ".join((str(outcome.risk_score), *outcome.rules))
 
 
 def moment(time_ms: int) -> str:

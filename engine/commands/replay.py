@@ -4,7 +4,6 @@ from pathlib import Path
 
 import click
 import msgspec
-import orjson
 
 from engine.commands.options import (
     config_option,
@@ -13,21 +12,15 @@ from engine.commands.options import (
     files_argument,
     json_option,
     print_json,
-    timestamp_option,
 )
-from engine.errors import ConfigError
+from engine.commands.sources import require_whole_place, source_options, source_settings
 
 
 @click.command()
 @files_argument
 @config_option
-@click.option("--mapping", help="A shipped mapping or a TOML file with one.")
-@click.option("--rates", type=click.Path(path_type=Path), help="Rate table: CSV of currency,effective_from,rate.")
-@click.option("--base-currency", help="What amounts are converted to.")
+@source_options
 @click.option("--topic", help="The topic that records came from, for `source`; by default the file's name.")
-@click.option("--partition-field", help="Field with the Kafka partition; without it each file is one partition.")
-@click.option("--offset-field", help="Field with the Kafka offset; without it rows are counted.")
-@timestamp_option
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Decisions, one JSON object a line.")
 @click.option("--alerts", type=click.Path(path_type=Path), help="Alerts likewise.")
 @dead_letters_option
@@ -57,18 +50,10 @@ def replay(
     from engine.replay import ReplayFiles
     from engine.sources import Coordinates
 
-    if (partition_field is None) != (offset_field is None):
-        raise ConfigError("--partition-field and --offset-field go together: a decision's id is made of both")
-    overrides: dict[str, str] = {}
-    if mapping is not None:
-        overrides["TIDEGATE__MAPPING"] = f"{{ base = {orjson.dumps(_existing_path(mapping)).decode()} }}"
-    if rates is not None:
-        overrides["TIDEGATE__RATES__FILE"] = str(rates.absolute())
-    if base_currency is not None:
-        overrides["TIDEGATE__RATES__BASE_CURRENCY"] = base_currency
+    require_whole_place(partition_field, offset_field)
     summary, seconds = replay_with_progress(
         list(files),
-        config_or_default(config_file, overrides),
+        config_or_default(config_file, source_settings(mapping, rates, base_currency)),
         ReplayFiles(out, alerts, dead_letters),
         coordinates=Coordinates(partition_field, offset_field, timestamp_field),
         topic=topic,
@@ -83,8 +68,3 @@ def replay(
             f"{summary.dead_letters:,} dead letters, {summary.duplicates:,} duplicates "
             f"in {seconds:.1f} s ({summary.events / seconds:,.0f} events/s)"
         )
-
-
-def _existing_path(name: str) -> str:
-    """A file given on the command line stands for itself, wherever the configuration lies."""
-    return str(Path(name).absolute()) if Path(name).is_file() else name

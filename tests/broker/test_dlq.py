@@ -299,7 +299,7 @@ def test_what_cannot_be_meant_is_refused(application: Application, monkeypatch: 
         ended = dlq(application, "replay", "--yes", "--to", to)
         assert why in refused(ended)
         assert ended.exit_code == ConfigError.exit_code
-    monkeypatch.setattr("engine.kafka.letters.ANSWER_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("engine.kafka.committed.ANSWER_TIMEOUT_S", 1.0)
     ended = invoke("dlq", "list", "--config", application.folder / "tidegate.toml", "--bootstrap", "127.0.0.1:1")
     assert ended.exit_code == RetriableError.exit_code
 
@@ -412,7 +412,7 @@ def test_a_mark_behind_the_open_transaction_of_a_worker_is_waited_for(
     put_letters(application, 3)
     config = application.config()
     letters = engine.dlq.survey(config, Filter()).letters
-    monkeypatch.setattr("engine.kafka.letters.SILENCE_S_MAX", 2.0)
+    monkeypatch.setattr("engine.kafka.committed.SILENCE_S_MAX", 2.0)
     with open_transaction(application) as abort:
         with Resender(config) as resender:
             resender.send(resent_of(application, letters))

@@ -223,11 +223,12 @@ def marks_are_not_read_again(_topic: LetterTopic, _survey: Survey) -> None:
 
 def marks_are_read_to_the_stable_end(topic: LetterTopic, survey: Survey) -> None:
     """As if no mark could hide behind the open transaction of a worker."""
-    asker, topic._asker = topic._asker, topic._consumer
+    reader = topic._reader
+    asker, reader._asker = reader._asker, reader._consumer
     try:
         CATCH_UP(topic, survey)
     finally:
-        topic._asker = asker
+        reader._asker = asker
 
 
 CATCH_UP = LetterTopic.catch_up

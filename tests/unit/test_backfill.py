@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import engine.backfill
+import engine.table_file
 from engine.backfill import backfill
 from engine.config import Config, default_profile
 from engine.errors import ConfigError
@@ -160,7 +160,7 @@ def batches(values: list[bytes], size: int) -> Iterator[Records]:
 def test_row_groups_are_bounded_and_hold_the_same_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config, values = profile(), stream()
     backfill(batches(values, 100), config, tmp_path / "whole.parquet")
-    monkeypatch.setattr(engine.backfill, "ROW_GROUP_ROWS_MAX", 150)
+    monkeypatch.setattr(engine.table_file, "ROW_GROUP_ROWS_MAX", 150)
     backfill(batches(values, 7), config, tmp_path / "parts.parquet")
     with pq.ParquetFile(tmp_path / "parts.parquet") as file:
         sizes = [file.metadata.row_group(at).num_rows for at in range(file.metadata.num_row_groups)]
@@ -170,7 +170,7 @@ def test_row_groups_are_bounded_and_hold_the_same_rows(tmp_path: Path, monkeypat
 
 
 def test_a_row_group_is_bounded_by_its_bytes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine.backfill, "ROW_GROUP_BYTES_MAX", 100_000)
+    monkeypatch.setattr(engine.table_file, "ROW_GROUP_BYTES_MAX", 100_000)
     backfill(batches(stream(), 50), profile(), tmp_path / "t.parquet")
     with pq.ParquetFile(tmp_path / "t.parquet") as file:
         groups = [file.metadata.row_group(at) for at in range(file.metadata.num_row_groups)]

@@ -43,7 +43,7 @@ def test_the_promised_commands_are_there() -> None:
     promised = (
         "run, replay, demo, bench, doctor, topics apply, features list, features backfill, state load, state inspect, "
         "state verify, state checkpoints list, state restore, models verify, models list, "
-        "models import, models gate"
+        "models import, models gate, policy test, audit export"
     )
     assert {tuple(command.split()) for command in promised.split(", ")} <= set(commands(main))
 
