@@ -132,7 +132,7 @@ def compare(
             accepted = pipeline.state.accept(decoded)
             if len(accepted):
                 matrix = pipeline.state.features(accepted)
-                probabilities = score(pipeline.model, matrix)
+                probabilities = score(pipeline.model, matrix.values, goes_on=False)
                 before = running.decide(accepted, matrix.values, probabilities)
                 after = other.decide(accepted, matrix.values, probabilities)
                 _count(diff, before, after)
