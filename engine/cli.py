@@ -11,6 +11,7 @@ import click
 import msgspec
 import orjson
 
+from engine.commands.backtest import backtest
 from engine.commands.bench import bench_cold_state, bench_features, bench_policy
 from engine.commands.dlq import dlq
 from engine.commands.features import features
@@ -59,6 +60,7 @@ def main() -> None:
 
 
 main.add_command(replay)
+main.add_command(backtest)
 main.add_command(features)
 main.add_command(state)
 main.add_command(dlq)
