@@ -1,6 +1,6 @@
 """Pictures of a backtest, as PNG. Needs the `train` extra."""
 
-from datetime import date
+from datetime import datetime, timedelta
 from io import BytesIO
 from typing import Any
 
@@ -24,7 +24,7 @@ _WIDE, _DPI = 9.6, 110
 def plot_days(result: Backtest) -> bytes:
     """Alerts of both sides and frauds, day by day."""
     figure, axes = _axes(3.6)
-    days = [date.fromisoformat(day.day) for day in result.days]
+    days = [datetime.fromisoformat(day.day) for day in result.days]
     axes.bar(days, [day.frauds for day in result.days], width=0.8, color="#e5e8eb", label="frauds")
     # A point for each day while points can be told apart.
     marker = "o" if len(days) <= 62 else ""
@@ -37,6 +37,8 @@ def plot_days(result: Backtest) -> bytes:
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     axes.set(ylabel="events a day")
     axes.set_ylim(bottom=0)
+    if days:
+        axes.set_xlim(days[0] - timedelta(hours=18), days[-1] + timedelta(hours=18))
     return _png(figure, axes)
 
 
@@ -67,7 +69,7 @@ def plot_money(result: Backtest, decided: Decided) -> bytes:
     axes.axhline(result.fraud_money, color="#9aa4ae", linewidth=1, linestyle=":", label="all fraud")
     # Thresholds far below either policy alert nearly everything, and would press the rest against the axis.
     axes.set(xlabel="false positives", ylabel=f"fraud caught, {result.terms.currency}", xlim=(0, max(10, 3 * most)))
-    axes.set_ylim(0, 1.05 * result.fraud_money or 1)
+    axes.set_ylim(*_money_range(result))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter("{x:,.0f}")
     return _png(figure, axes)
@@ -77,6 +79,13 @@ def _money_line(curve: Curve, result: Backtest) -> tuple[np.ndarray, np.ndarray]
     """From no alert at all to the lowest threshold."""
     money = curve.money_caught[::-1] / result.terms.minor_per_major
     return np.append(0.0, curve.false_alerts[::-1]), np.append(0.0, money)
+
+
+def _money_range(result: Backtest) -> tuple[float, float]:
+    """All of the fraud's money, and as far below it as shows the worse side in the middle; from 0 where that is low."""
+    most, worse = result.fraud_money, min(result.running.money_caught, result.candidate.money_caught)
+    least = max(0.0, 2 * worse - most) if worse < most else 0.0
+    return least, most + 0.08 * (most - least) or 1.0
 
 
 def _titles(result: Backtest) -> tuple[str, str]:

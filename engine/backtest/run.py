@@ -116,7 +116,7 @@ def _decided(
     kind: int,
 ) -> Decided:
     running = _probabilities(sides[0].model, matrix)
-    same = sides[1].model.sha256 == sides[0].model.sha256
+    same = sides[1].model is sides[0].model
     probabilities = (running, running if same else _probabilities(sides[1].model, matrix))
     decisions = [
         decider.decide(batch, matrix.values, found) for decider, found in zip(deciders, probabilities, strict=True)

@@ -96,17 +96,16 @@ def conclusion(result: Backtest) -> str:
     before, after = result.running, result.candidate
     if not result.changed:
         return "The candidate decides nothing otherwise."
-    texts = [f"The candidate decides {result.changed:,} of {result.events:,} events otherwise"]
-    texts.append(_moved("alert", after.alerts - before.alerts))
+    moved = [_moved("alert", after.alerts - before.alerts)]
     if result.frauds:
-        texts.append(_moved("caught fraud", after.frauds_caught - before.frauds_caught))
+        moved.append(_moved("caught fraud", after.frauds_caught - before.frauds_caught))
     if result.genuine:
-        texts.append(_moved("false positive", after.false_positives - before.false_positives))
-    if result.frauds or result.genuine:
-        saved = before.cost - after.cost
-        verb = "less" if saved >= 0 else "more"
-        texts.append(f"and costs {money(abs(saved))} {result.terms.currency} {verb}")
-    return ", ".join(texts) + "."
+        moved.append(_moved("false positive", after.false_positives - before.false_positives))
+    text = f"The candidate decides {result.changed:,} of {result.events:,} events otherwise: {', '.join(moved)}"
+    if not (result.frauds or result.genuine):
+        return f"{text}."
+    saved = before.cost - after.cost
+    return f"{text}. It costs {money(abs(saved))} {result.terms.currency} {'less' if saved >= 0 else 'more'}."
 
 
 def _moved(thing: str, difference: int) -> str:
