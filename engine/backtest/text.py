@@ -56,9 +56,9 @@ def _line(title: str, running: float | None, candidate: float | None, shown: Cal
     if running is None or candidate is None:
         texts = [NOTHING if value is None else shown(value) for value in (running, candidate)]
         return Line(title, texts[0], texts[1], NOTHING, 0)
-    # What looks equal is equal, whatever the digits behind say.
     difference = signed(candidate - running, shown)
-    better = 0 if shown(candidate) == shown(running) else sign * (1 if candidate > running else -1)
+    # What is too small to be shown is neither better nor worse.
+    better = {"+": sign, "-": -sign}.get(difference[0], 0)
     return Line(title, shown(running), shown(candidate), difference, better)
 
 

@@ -5,6 +5,8 @@ import math
 import re
 import shutil
 from collections import defaultdict
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -29,7 +31,7 @@ from loadtest.render import render
 from loadtest.settings import TrafficSettings
 from loadtest.traffic import generate
 from models.store import MANIFEST_FILE, shipped_store
-from tests.commands import STATE, Ended, Run, lines, refused
+from tests.commands import STATE, Ended, Run, invoke, lines, refused
 from tests.pipelines import START_MS, decider_of, demo_model
 
 EVENTS, DAYS, TOP, COST_ALERT = 900, 5, 7, 3.5
@@ -130,30 +132,44 @@ def side_by_hand(decisions: list[dict[str, Any]], labels: dict[str, int], events
 # --- equal to two replays --------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def both(run: Run) -> tuple[dict[str, Any], list[list[dict[str, Any]]], dict[str, int], dict[str, Any]]:
-    """The backtest, the decisions of two replays, the labels, and the events."""
-    write_inputs()
-    ended = backtest(run, "--policy", "candidate.toml", "--out", "out")
-    assert ended.exit_code == 0, ended.err
-    decisions = [replayed(run, "running.toml"), replayed(run, "beside.toml")]
-    labels = {row["event_id"]: row["label"] for row in lines("labels.jsonl")}
-    events = {}
-    for line in Path("events.jsonl").read_bytes().splitlines():
-        try:
-            fields = orjson.loads(line)
-            events.setdefault(fields["event_id"], fields)
-        except (orjson.JSONDecodeError, KeyError, TypeError):
-            continue
-    return orjson.loads(ended.out), decisions, labels, events
+@dataclass(frozen=True)
+class Both:
+    """The backtest, the decisions of two replays, the labels, the events by id, and where all that is."""
+
+    result: dict[str, Any]
+    decisions: list[list[dict[str, Any]]]
+    labels: dict[str, int]
+    events: dict[str, Any]
+    dead_letters: int
+    folder: Path
 
 
-def test_it_equals_two_replays_counted_by_hand(both: Any) -> None:
-    result, decisions, labels, events = both
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Both:
+    """Made once: each run is a whole pipeline."""
+    folder = tmp_path_factory.mktemp("both")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("TIDEGATE_CONFIG", raising=False)
+        write_inputs()
+        ended = backtest(invoke, "--policy", "candidate.toml", "--out", "out")
+        assert ended.exit_code == 0, ended.err
+        decisions = [replayed(invoke, config) for config in ("running.toml", "beside.toml")]
+        labels = {row["event_id"]: row["label"] for row in lines("labels.jsonl")}
+        events: dict[str, Any] = {}
+        for line in Path("events.jsonl").read_bytes().splitlines():
+            with suppress(orjson.JSONDecodeError, KeyError, TypeError):
+                fields = orjson.loads(line)
+                events.setdefault(fields["event_id"], fields)
+        return Both(orjson.loads(ended.out), decisions, labels, events, len(lines("x.jsonl")), folder)
+
+
+def test_it_equals_two_replays_counted_by_hand(both: Both) -> None:
+    result, decisions, labels, events = both.result, both.decisions, both.labels, both.events
     accepted = [made["event_id"] for made in decisions[0]]
     frauds = [events[event_id]["amount"] for event_id in accepted if labels.get(event_id) == 1]
     assert result["events"] == len(accepted)
-    assert result["dead_letters"] == len(lines("x.jsonl")) > 0
+    assert result["dead_letters"] == both.dead_letters > 0
     assert result["duplicates"] == result["records"] - result["dead_letters"] - result["events"] > 0
     assert result["unlabelled"] == sum(event_id not in labels for event_id in accepted) > 0
     assert result["frauds"] == len(frauds) > 20
@@ -195,8 +211,8 @@ def check_card_precision(found: float, cards: dict[int, dict[str, tuple[int, int
     assert np.mean(most) > 0
 
 
-def test_what_changes_is_what_two_replays_decide_otherwise(both: Any) -> None:
-    result, (before, after), labels, events = both
+def test_what_changes_is_what_two_replays_decide_otherwise(both: Both) -> None:
+    result, (before, after), labels, events = both.result, both.decisions, both.labels, both.events
     assert [made["event_id"] for made in before] == [made["event_id"] for made in after]
     cells: dict[tuple[str, str], list[Any]] = defaultdict(list)
     for running, candidate in zip(before, after, strict=True):
@@ -216,19 +232,14 @@ def test_what_changes_is_what_two_replays_decide_otherwise(both: Any) -> None:
     assert {("approve", "review"), ("challenge", "review"), ("challenge", "approve")} <= otherwise.keys()
 
 
-def test_days_are_those_of_utc(both: Any) -> None:
-    result, decisions, labels, _ = both
-    for day in result["days"]:
-        rows = [
-            [
-                made
-                for made in side
-                if datetime.fromtimestamp(made["event_time"] / 1_000, UTC).date().isoformat() == day["day"]
-            ]
-            for side in decisions
-        ]
+def test_days_are_those_of_utc(both: Both) -> None:
+    def of_day(made: dict[str, Any]) -> str:
+        return datetime.fromtimestamp(made["event_time"] / 1_000, UTC).date().isoformat()
+
+    for day in both.result["days"]:
+        rows = [[made for made in side if of_day(made) == day["day"]] for side in both.decisions]
         assert day["events"] == len(rows[0]) > 0
-        assert day["frauds"] == sum(labels.get(made["event_id"]) == 1 for made in rows[0])
+        assert day["frauds"] == sum(both.labels.get(made["event_id"]) == 1 for made in rows[0])
         alerts = [sum(made["decision"] != "approve" for made in side) for side in rows]
         assert [day["running_alerts"], day["candidate_alerts"]] == alerts
 
@@ -261,23 +272,18 @@ def test_the_same_policy_changes_nothing(run: Run) -> None:
     result = orjson.loads(backtest(run, "--policy", "same.toml").out)
     assert result["changed"] == 0
     assert "both sides decide every event alike" in result["notes"]
-    names = ("policy", "model")
-    sides = [
-        {name: value for name, value in result[side].items() if name not in names} for side in ("running", "candidate")
-    ]
+    sides = [result[name] | {"policy": ""} for name in ("running", "candidate")]
     assert sides[0] == sides[1]
     assert all(change["running"] == change["candidate"] for change in result["changes"] if change["events"])
 
 
-def test_the_terminal_has_the_same_figures(run: Run) -> None:
-    write_inputs()
-    result = orjson.loads(backtest(run, "--policy", "candidate.toml").out)
-    ended = run("backtest", "events.jsonl", "--config", "running.toml", "--labels", "labels.jsonl",
-                "--policy", "candidate.toml")  # fmt: skip
+def test_the_terminal_has_the_same_figures(both: Both, run: Run) -> None:
+    files = [both.folder / name for name in ("events.jsonl", "running.toml", "labels.jsonl", "candidate.toml")]
+    ended = run("backtest", files[0], "--config", files[1], "--labels", files[2], "--policy", files[3])
     assert ended.exit_code == 0
+    running, candidate = (100 * both.result[name]["recall"] for name in ("running", "candidate"))
     row = next(line for line in ended.out.splitlines() if line.startswith("recall"))
-    assert row.split()[1:] == [f"{100 * result['running']['recall']:.2f}", "%", f"{100 * result['candidate']['recall']:.2f}",
-                               "%", f"{100 * (result['candidate']['recall'] - result['running']['recall']):+.2f}", "pp"]  # fmt: skip
+    assert " ".join(row.split()) == f"recall {running:.2f} % {candidate:.2f} % {candidate - running:+.2f} pp"
     assert "policy strict & <fast>/2" in ended.out
 
 
@@ -403,8 +409,10 @@ def test_every_result_has_a_report(tmp_path: Path, rows: list[Any]) -> None:
 
 def test_curves_count_every_threshold() -> None:
     rng = np.random.default_rng(2)
-    decided = decided_of([(0, float(amount), 1, int(label), "approve", "approve")
-                          for amount, label in zip(rng.integers(-50, 900, 300), rng.integers(-1, 2, 300), strict=True)])  # fmt: skip
+    amounts, labels = rng.integers(-50, 900, 300).tolist(), rng.integers(-1, 2, 300).tolist()
+    decided = decided_of(
+        [(0, amount, 1, label, "approve", "approve") for amount, label in zip(amounts, labels, strict=True)]
+    )
     decided.scores[0] = rng.integers(0, 900, 300)
     curve = curve_of(decided, 0)
     for at, threshold in enumerate(THRESHOLDS.tolist()):
@@ -472,10 +480,10 @@ def number(cell: str) -> float:
     return float(re.sub(r"[, %p+]", "", cell))
 
 
-def test_the_page_has_the_figures_of_the_json(both: Any) -> None:
-    result, *_ = both
-    assert orjson.loads(Path("out/report.json").read_bytes()) == result
-    found = Page(Path("out/report.html").read_text()).tables
+def test_the_page_has_the_figures_of_the_json(both: Both) -> None:
+    result = both.result
+    assert orjson.loads((both.folder / "out" / "report.json").read_bytes()) == result
+    found = Page((both.folder / "out" / "report.html").read_text()).tables
     rows = {row[0]: row[1:] for row in found["figures"][1:]}
     assert rows.keys() == {*DECISIONS, *ON_PAGE}
     for title, (name, digits, scale) in ON_PAGE.items():
@@ -500,8 +508,8 @@ def test_the_page_has_the_figures_of_the_json(both: Any) -> None:
     assert found["days"][1:] == days
 
 
-def test_the_page_needs_nothing_else_and_escapes_what_came_in(both: Any) -> None:
-    parsed = Page(Path("out/report.html").read_text())
+def test_the_page_needs_nothing_else_and_escapes_what_came_in(both: Both) -> None:
+    parsed = Page((both.folder / "out" / "report.html").read_text())
     assert "policy strict & <fast>/2, model demo/1" in parsed.text
     assert {"fast", "script", "link", "iframe", "object"}.isdisjoint(parsed.tags)
     sources = [value for name, value in parsed.attributes if name in ("src", "href", "srcset", "action")]
