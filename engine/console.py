@@ -112,8 +112,9 @@ def backtest_with_progress(
     sides: tuple[Contender, Contender],
     labels_file: Path,
     coordinates: Coordinates,
+    from_ms: int,
 ) -> tuple[Decided, BacktestSummary, Labels]:
-    """Decides every event by both sides: how, what became of the records, and the labels that were joined.
+    """Decides every event from `from_ms` on by both sides: how, what became of the records, and the labels.
 
     The files are one stream, unless the coordinates say which partition a row was in.
     """
@@ -127,6 +128,7 @@ def backtest_with_progress(
             config,
             sides,
             labels,
+            from_ms,
             advance=lambda summary: advance(summary.records),
         )
     return decided, summary, labels

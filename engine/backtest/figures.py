@@ -28,6 +28,7 @@ def figures(
         records=summary.records,
         dead_letters=summary.dead_letters,
         duplicates=summary.duplicates,
+        earlier=summary.earlier,
         events=len(decided),
         labels=labels,
         frauds=_count(decided.frauds),
@@ -134,6 +135,8 @@ def _notes(result: Backtest) -> list[str]:
         notes.append(
             f"{result.unlabelled:,} of {result.events:,} events have no label and count neither as fraud nor as genuine"
         )
+    if result.earlier:
+        notes.append(f"{result.earlier:,} earlier events have only built the state")
     if result.dead_letters:
         notes.append(f"{result.dead_letters:,} of {result.records:,} records are no events, and decided by neither")
     return notes

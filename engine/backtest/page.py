@@ -61,6 +61,10 @@ figure { margin: 1.25rem 0 2rem; } img { max-width: 100%; height: auto; display:
 dt { font-weight: 600; margin-top: .6rem; } dd { margin: 0; }
 summary { cursor: pointer; } details table { margin-top: .75rem; }
 footer { margin-top: 3rem; font-size: .875rem; overflow-wrap: anywhere; }
+@media (max-width: 40rem) {
+  body { padding: 1.5rem 1rem 3rem; font-size: 14px; }
+  th, td { padding: .3rem .4rem; } tbody th { white-space: normal; }
+}
 @media print { body { max-width: none; padding: 0; } figure, tr { break-inside: avoid; } }
 </style>
 </head>

@@ -77,12 +77,14 @@ class Day(msgspec.Struct, frozen=True, kw_only=True):
 class Backtest(msgspec.Struct, frozen=True, kw_only=True):
     """The result. `changes` has each of the 4 x 4 pairs of decisions, `changed` counts the events off the diagonal.
 
-    `labels`: those in the file. `card_precision_possible`: what the best ranking would have.
+    `earlier` events have only built the state. `labels`: those in the file. `card_precision_possible`: what the best
+    ranking would have.
     """
 
     records: int
     dead_letters: int
     duplicates: int
+    earlier: int
     events: int
     labels: int
     frauds: int

@@ -44,10 +44,11 @@ class Contender:
 
 @dataclass(slots=True)
 class BacktestSummary:
-    """What became of the records."""
+    """What became of the records; `earlier` events lie before what is judged, and have only built the state."""
 
     records: int = 0
     events: int = 0
+    earlier: int = 0
     dead_letters: int = 0
     duplicates: int = 0
 
@@ -75,9 +76,10 @@ def decide_twice(
     config: Config,
     sides: tuple[Contender, Contender],
     labels: Labels,
+    from_ms: int = 0,
     advance: Callable[[BacktestSummary], None] = lambda summary: None,
 ) -> tuple[Decided, BacktestSummary]:
-    """Decides every event by both sides; calls `advance` after each micro-batch."""
+    """Decides every event from `from_ms` on by both sides; calls `advance` after each micro-batch."""
     spec, summary, chunks = config.feature_spec(), BacktestSummary(), []
     kind = [entity.name for entity in spec.entities].index(config.mapping.partition_key)
     with ExitStack() as resources_open:
@@ -87,12 +89,16 @@ def decide_twice(
         for batch in records:
             decoded, refused = decoder.decode(batch)
             accepted = pipeline.state.accept(decoded)
-            if len(accepted):
+            rows = np.flatnonzero(accepted.times_ms >= from_ms)
+            if len(rows):
                 matrix = pipeline.state.features(accepted)
-                chunks.append(_decided(accepted, matrix, sides, deciders, labels, kind))
+                chunks.append(_decided(accepted.take(rows), matrix.take(rows), sides, deciders, labels, kind))
+            elif len(accepted):
+                pipeline.state.features(accepted, compute=False)
             flush_when_full(pipeline.state, config)
             summary.records += len(batch)
-            summary.events += len(accepted)
+            summary.events += len(rows)
+            summary.earlier += len(accepted) - len(rows)
             summary.dead_letters += len(refused)
             summary.duplicates += len(decoded) - len(accepted)
             advance(summary)
@@ -125,7 +131,7 @@ def _decided(
     return Decided(
         times_ms=batch.times_ms,
         amounts_minor=batch.amounts_minor,
-        cards=batch.words[:, kind].copy(),
+        cards=batch.words[:, kind].copy(),  # no view, which would keep all of the words
         labels=np.where(known, label, UNLABELLED).astype(np.int8),
         codes=np.stack([decided.codes for decided in decisions]).astype(np.int8),
         scores=np.stack([decided.risk_scores for decided in decisions]).astype(np.int16),

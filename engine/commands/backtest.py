@@ -6,6 +6,7 @@ import click
 import msgspec
 
 from engine.commands.options import (
+    Time,
     config_option,
     config_or_default,
     files_argument,
@@ -25,6 +26,7 @@ from engine.errors import ConfigError
 )  # fmt: skip
 @click.option("--policy", "policy_file", type=click.Path(path_type=Path), help="The candidate's policy, a TOML file.")
 @click.option("--model", "reference", help="The candidate's model, name/version or name@alias.")
+@click.option("--from", "from_ms", type=Time(), default=0, help="Judge from then on; what is earlier builds the state.")
 @click.option("--partition-field", help="Field with the Kafka partition; without it all files are one partition.")
 @timestamp_option
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for report.html, report.json and the pictures.")
@@ -41,6 +43,7 @@ def backtest(
     labels_file: Path,
     policy_file: Path | None,
     reference: str | None,
+    from_ms: int,
     partition_field: str | None,
     timestamp_field: str | None,
     out: Path | None,
@@ -79,7 +82,7 @@ def backtest(
         make_folder(out)
     sides = contenders(config, policy_file, reference)
     decided, summary, labels = backtest_with_progress(
-        list(files), config, sides, labels_file, Coordinates(partition_field, timestamp=timestamp_field)
+        list(files), config, sides, labels_file, Coordinates(partition_field, timestamp=timestamp_field), from_ms
     )
     result = figures(decided, summary, sides, terms, len(labels))
     if out is not None:

@@ -244,6 +244,18 @@ def test_days_are_those_of_utc(both: Both) -> None:
         assert [day["running_alerts"], day["candidate_alerts"]] == alerts
 
 
+def test_what_is_earlier_only_builds_the_state(both: Both, run: Run) -> None:
+    files = [both.folder / name for name in ("events.jsonl", "running.toml", "labels.jsonl", "candidate.toml")]
+    day = both.result["days"][2]["day"]
+    ended = run(
+        "backtest", files[0], "--config", files[1], "--labels", files[2], "--policy", files[3], "--json", "--from", day
+    )
+    result = orjson.loads(ended.out)
+    assert result["days"] == both.result["days"][2:]
+    assert result["earlier"] == sum(day["events"] for day in both.result["days"][:2])
+    assert result["notes"][-2].startswith(f"{result['earlier']} earlier events")
+
+
 # --- models and refusals ---------------------------------------------------------------------------------------
 
 
