@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shutil
+import sys
 from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass
@@ -316,6 +317,23 @@ def test_what_cannot_be_used_is_named(run: Run, arguments: tuple[str, ...], comp
     ended = backtest(run, *arguments)
     assert ended.exit_code == 2
     assert complaint in refused(ended)
+
+
+def test_without_the_extra_it_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_inputs()
+    for module in ("engine.backtest.report", "engine.backtest.plots"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    said = refused(backtest(run, "--policy", "candidate.toml"))
+    assert said == "tidegate: there is no matplotlib.figure: pip install 'tidegate[train]'"
+
+
+def test_without_rules_a_side_lies_on_its_own_line() -> None:
+    decided = decided_of(MIXED)
+    curve, running = curve_of(decided, 0), result_of(decided).running
+    # Scores of 300, 600 and 900 are challenge, review and decline, so that any score at all is an alert.
+    assert (curve.precision[0], curve.recall[0]) == (running.precision, running.recall)
+    assert (curve.false_alerts[0], curve.money_caught[0]) == (running.false_positives, 100 * running.money_caught)
 
 
 # --- by hand, where something is missing -----------------------------------------------------------------------
