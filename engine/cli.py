@@ -12,6 +12,7 @@ import msgspec
 import orjson
 
 from engine.commands.audit import audit
+from engine.commands.backtest import backtest
 from engine.commands.bench import bench_cold_state, bench_features
 from engine.commands.dlq import dlq
 from engine.commands.features import features
@@ -60,6 +61,7 @@ def main() -> None:
 
 
 main.add_command(replay)
+main.add_command(backtest)
 main.add_command(features)
 main.add_command(state)
 main.add_command(dlq)

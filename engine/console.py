@@ -10,6 +10,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from engine.audit import AuditSummary, Span, export
 from engine.backfill import BackfillSummary, backfill, newest_event_ms
+from engine.backtest.columns import Decided
+from engine.backtest.run import BacktestSummary, Contender, decide_twice
 from engine.config import Config
 from engine.history import LoadSummary, load_history
 from engine.kafka.decisions import DecisionTopic
@@ -21,6 +23,9 @@ from engine.sources import Coordinates, as_one_partition, read_records
 from engine.sources import Progress as BytesRead
 from engine.state.verify import Verdict
 from engine.upkeep import verifications
+
+# Later than any label: what is judged lies in the past, and all that is known of it counts.
+ALWAYS_MS = 2**63 - 1
 
 
 @contextmanager
@@ -114,6 +119,34 @@ def backfill_with_progress(
             advance=lambda summary: advance(summary.events),
         )
     return summary, labels, time.perf_counter() - started
+
+
+def backtest_with_progress(
+    paths: list[Path],
+    config: Config,
+    sides: tuple[Contender, Contender],
+    labels_file: Path,
+    coordinates: Coordinates,
+    from_ms: int,
+) -> tuple[Decided, BacktestSummary, Labels]:
+    """Decides every event from `from_ms` on by both sides: how, what became of the records, and the labels.
+
+    The files are one stream, unless the coordinates say which partition a row was in.
+    """
+    done, labels_done = BytesRead.of(paths), BytesRead.of([labels_file])
+    with progress_bar("reading labels", labels_done, "labels") as advance:
+        labels = read_labels(labels_file, ALWAYS_MS, labels_done, advance)
+    with progress_bar("deciding twice", done) as advance:
+        records = read_records(paths, BATCH_EVENTS, done, coordinates)
+        decided, summary = decide_twice(
+            records if coordinates.partition else as_one_partition(records),
+            config,
+            sides,
+            labels,
+            from_ms,
+            advance=lambda summary: advance(summary.records),
+        )
+    return decided, summary, labels
 
 
 def load_with_progress(

@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from engine.backtest.result import Backtest
+from engine.backtest.text import basis, changed, conclusion, lines, money, side_name, whole
 from engine.catalog import Entry
 from engine.config import Config
 from engine.inspect import Inspection
@@ -240,6 +242,28 @@ def _changed(diff: PolicyDiff, change: Change) -> Table:
 
 def _told(outcome: Outcome) -> str:
     return " ".join((str(outcome.risk_score), *outcome.rules))
+
+
+def print_backtest(result: Backtest) -> None:
+    """Which events, the figures of both sides, and the events that they decide otherwise."""
+    console = _console()
+    console.print(escape(f"candidate: {side_name(result.candidate)}\nrunning: {side_name(result.running)}"))
+    console.print(escape(basis(result)))
+    for note in result.notes:
+        console.print(escape(f"note: {note}"))
+    sides = ("running", "candidate", "difference")
+    table = _table("figures", ["", *sides], right=sides)
+    for line in lines(result):
+        table.add_row(*map(escape, (line.title, line.running, line.candidate, line.difference)))
+    console.print(table)
+    numbers = ("events", "frauds", "genuine", "no label", f"fraud, {result.terms.currency}")
+    table = _table("decided otherwise", ["running", "candidate", *numbers], right=numbers)
+    for change in changed(result):
+        counts = map(whole, (change.events, change.frauds, change.genuine, change.unlabelled))
+        table.add_row(change.running, change.candidate, *counts, money(change.fraud_money))
+    if result.changed:
+        console.print(table)
+    console.print(f"\n{escape(conclusion(result))}")
 
 
 def moment(time_ms: int) -> str:

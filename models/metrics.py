@@ -40,9 +40,9 @@ def recall_at(labels: Int8, probabilities: NDArray[Any], false_positive_rate: fl
 
 
 def card_precision(
-    labels: Int8, probabilities: NDArray[Any], cards: NDArray[Any], times_ms: Int64
+    labels: Int8, probabilities: NDArray[Any], cards: NDArray[Any], times_ms: Int64, cards_a_day: int = CARDS_A_DAY
 ) -> tuple[float, float]:
-    """Card precision@100 and the best that it could be.
+    """Card precision@100, or at another number of cards, and the best that it could be.
 
     Each day (UTC) the 100 cards with the highest probability of the day are looked at; counted is the share of them
     with a fraud on that day, and the mean over all days taken. After Le Borgne et al., "Reproducible Machine Learning
@@ -56,7 +56,7 @@ def card_precision(
         highest, fraud = np.zeros(len(keys)), np.zeros(len(keys), bool)
         np.maximum.at(highest, at, probabilities[today])
         np.logical_or.at(fraud, at, labels[today] == 1)
-        looked_at = np.argsort(-highest, kind="stable")[:CARDS_A_DAY]
-        found.append(fraud[looked_at].sum() / CARDS_A_DAY)
-        possible.append(min(fraud.sum(), CARDS_A_DAY) / CARDS_A_DAY)
+        looked_at = np.argsort(-highest, kind="stable")[:cards_a_day]
+        found.append(fraud[looked_at].sum() / cards_a_day)
+        possible.append(min(fraud.sum(), cards_a_day) / cards_a_day)
     return float(np.mean(found)), float(np.mean(possible))

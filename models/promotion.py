@@ -164,16 +164,21 @@ def _card_ranking(side: Side, rows: LabelledRows) -> CardRanking | None:
 
 
 def costs_of(side: Side, rows: LabelledRows, terms: Terms) -> Float64 | None:
-    """What each row [n] costs as the model has it decided; None where nobody knows what a fraud costs.
+    """What each row [n] costs as the model has it decided; None where nobody knows what a fraud costs."""
+    if rows.amounts is None and terms.cost_fraud is None:
+        return None
+    lost = np.full(len(rows.labels), terms.cost_fraud) if rows.amounts is None else rows.amounts
+    approved = risk_scores(side.model.manifest.calibration, side.probabilities) < terms.challenge
+    return costs_where(approved, rows.labels, lost, terms.cost_alert)
+
+
+def costs_where(approved: NDArray[np.bool_], labels: Int8, amounts: Float64, cost_alert: float) -> Float64:
+    """What each row [n] costs.
 
     A fraud that is approved costs its amount, nothing where that is below zero; any row that is not approved costs an
     alert.
     """
-    if rows.amounts is None and terms.cost_fraud is None:
-        return None
-    lost = np.full(len(rows.labels), terms.cost_fraud) if rows.amounts is None else np.maximum(rows.amounts, 0.0)
-    approved = risk_scores(side.model.manifest.calibration, side.probabilities) < terms.challenge
-    return np.where(approved, np.where(rows.labels == 1, lost, 0.0), terms.cost_alert)
+    return np.where(approved, np.where(labels == 1, np.maximum(amounts, 0.0), 0.0), cost_alert)
 
 
 def _figure_checks(contest: Contest, terms: Terms, units: Units) -> list[Check]:
