@@ -2,14 +2,12 @@
 
 import json
 import math
-import re
 import shutil
 import sys
 from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +30,7 @@ from loadtest.render import render
 from loadtest.settings import TrafficSettings
 from loadtest.traffic import generate
 from models.store import MANIFEST_FILE, shipped_store
+from tests.backtest_page import Page, check_page
 from tests.commands import STATE, Ended, Run, invoke, lines, refused
 from tests.pipelines import START_MS, decider_of, demo_model
 
@@ -460,82 +459,9 @@ def test_curves_count_every_threshold() -> None:
 # --- the page --------------------------------------------------------------------------------------------------
 
 
-class Page(HTMLParser):
-    """The cells of each table by its id, all other text, and every attribute."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tables: dict[str, list[list[str]]] = {}
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str]] = []
-        self.text = ""
-        self._rows: list[list[str]] = []
-        self._in_cell = False
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += [(name, value or "") for name, value in attrs]
-        if tag == "table":
-            self._rows = self.tables[dict(attrs)["id"] or ""] = []
-        elif tag == "tr":
-            self._rows.append([])
-        elif tag in ("th", "td"):
-            self._rows[-1].append("")
-            self._in_cell = True
-
-    def handle_endtag(self, tag: str) -> None:
-        self._in_cell = self._in_cell and tag not in ("th", "td")
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-        if self._in_cell:
-            self._rows[-1][-1] += data
-
-
-# How each figure of the JSON stands on the page: its heading, its key, digits, and what it is multiplied by.
-ON_PAGE = {
-    "alerts": ("alerts", 0, 1), "alerts a day, mean": ("alerts_per_day", 1, 1),
-    "alerts a day, most": ("alerts_per_day_max", 0, 1), "precision of alerts": ("precision", 2, 100),
-    "recall": ("recall", 2, 100), f"card precision@{TOP}": ("card_precision", 2, 100),
-    "frauds caught": ("frauds_caught", 0, 1), "frauds lost": ("frauds_lost", 0, 1),
-    "money caught, EUR": ("money_caught", 2, 1), "share of all fraud money": ("money_caught_share", 2, 100),
-    "money lost, EUR": ("money_lost", 2, 1), "false positives": ("false_positives", 0, 1),
-    "their money, EUR": ("false_positives_money", 2, 1), "their cost, EUR": ("false_positives_cost", 2, 1),
-    "cost: money lost and all alerts, EUR": ("cost", 2, 1),
-}  # fmt: skip
-
-
-def number(cell: str) -> float:
-    return float(re.sub(r"[, %p+]", "", cell))
-
-
 def test_the_page_has_the_figures_of_the_json(both: Both) -> None:
-    result = both.result
-    assert orjson.loads((both.folder / "out" / "report.json").read_bytes()) == result
-    found = Page((both.folder / "out" / "report.html").read_text()).tables
-    rows = {row[0]: row[1:] for row in found["figures"][1:]}
-    assert rows.keys() == {*DECISIONS, *ON_PAGE}
-    for title, (name, digits, scale) in ON_PAGE.items():
-        running, candidate = (scale * result[side][name] for side in ("running", "candidate"))
-        assert [number(cell) for cell in rows[title]] == pytest.approx(
-            [running, candidate, candidate - running], abs=0.51 * 10**-digits
-        )
-    for name in DECISIONS:
-        assert [number(cell) for cell in rows[name][:2]] == [
-            result[side]["decisions"][name] for side in ("running", "candidate")
-        ]
-    cells = {(change["running"], change["candidate"]): change for change in result["changes"]}
-    assert [[number(cell) for cell in row[1:]] for row in found["matrix"][1:]] == [
-        [cells[running, candidate]["events"] for candidate in DECISIONS] for running in DECISIONS
-    ]
-    for title, *numbers in found["changes"][1:]:
-        change = cells[tuple(title.split(" → "))]
-        counts = [change[name] for name in ("events", "frauds", "genuine", "unlabelled", "fraud_money")]
-        assert [number(cell) for cell in numbers] == pytest.approx(counts, abs=0.005)
-    days = [[day["day"], *(f"{day[name]:,}" for name in ("events", "frauds", "running_alerts", "candidate_alerts"))]
-            for day in result["days"]]  # fmt: skip
-    assert found["days"][1:] == days
+    assert orjson.loads((both.folder / "out" / "report.json").read_bytes()) == both.result
+    check_page((both.folder / "out" / "report.html").read_text(), both.result)
 
 
 def test_the_page_needs_nothing_else_and_escapes_what_came_in(both: Both) -> None:
