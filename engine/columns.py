@@ -103,8 +103,8 @@ class ColumnReader:
         located = any(column.kind == "location" for column in spec.columns)
         self._location: tuple[str, ...] = (location.latitude, location.longitude) if located else ()
         self._source = source
-        self._kept_numbers = {*_event_numbers(spec), *ruled.numbers}
-        self._kept_texts = {*_categories(spec), *ruled.texts}
+        self._kept_numbers = list(dict.fromkeys((*_event_numbers(spec), *sorted(ruled.numbers))))
+        self._kept_texts = list(dict.fromkeys((*_categories(spec), *sorted(ruled.texts))))
         self._ruled_texts = [
             (name, attrgetter(attributes[source(name)]), column_seed(name))
             for name in sorted(ruled.texts - needed.texts.keys())
