@@ -74,7 +74,7 @@ class Decision(msgspec.Struct, frozen=True):
     source: Source
     decision: Action
     risk_score: int
-    probability: float
+    probability: float | None
     model: ModelFacts
     policy: PolicyFacts
     feature_set: str

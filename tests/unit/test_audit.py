@@ -130,6 +130,13 @@ def test_a_row_says_all_that_its_decision_says(*, with_features: bool) -> None:
     assert summary == AuditSummary(records=60, decisions=60, with_features=60 * with_features)
 
 
+def test_a_decision_without_a_model_is_a_row_without_a_probability() -> None:
+    decision = orjson.loads(decisions(1)[0]) | {"probability": None, "degraded": ["rules_only"]}
+    (row,), summary = exported([Written(orjson.dumps(decision))])
+    assert (row["probability"], row["degraded"]) == (None, ["rules_only"])
+    assert summary.unreadable == 0
+
+
 def test_the_columns_have_types_that_others_read() -> None:
     exported([Written(decided_at(DECIDED_AT))])
     schema = pq.read_schema("d.parquet")
