@@ -1,10 +1,9 @@
 """The input topic: every partition assigned by hand and polled as columns."""
 
-from types import TracebackType
-
 import numpy as np
 from confluent_kafka import OFFSET_INVALID, KafkaError, KafkaException, Message, TopicPartition
 
+from engine.closing import Closing
 from engine.config import Config
 from engine.errors import ConfigError, FatalError, MissingTopicError, RetriableError
 from engine.events import Records
@@ -14,7 +13,7 @@ from engine.kafka.offsets import committed_offsets
 ANSWER_TIMEOUT_S = 10.0
 
 
-class Input:
+class Input(Closing):
     """One consumer over all partitions of the input topic."""
 
     def __init__(self, config: Config, clients: Clients = KAFKA) -> None:
@@ -157,11 +156,3 @@ class Input:
     def close(self) -> None:
         """Leaves; commits nothing."""
         self._consumer.close()
-
-    def __enter__(self) -> "Input":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

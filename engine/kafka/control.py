@@ -3,12 +3,12 @@
 import logging
 from collections.abc import Iterable
 from itertools import groupby
-from types import TracebackType
 from typing import Any
 
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message
 
+from engine.closing import Closing
 from engine.config import Config
 from engine.control import AliasMoved, Command, Listed, alias_key, decode_command, encode_command
 from engine.errors import RetriableError
@@ -22,7 +22,7 @@ _log = logging.getLogger("tidegate.control")
 SEND_TIMEOUT_S = 10.0
 
 
-class Control:
+class Control(Closing):
     """Reads commands to this application. What holds of models is kept, and what is said of lists until they hear it.
 
     A record that says nothing sensible changes nothing.
@@ -88,14 +88,6 @@ class Control:
     def close(self) -> None:
         """Leaves."""
         self._tail.close()
-
-    def __enter__(self) -> "Control":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _same(listed: Listed) -> tuple[ListName, str, int, str, str]:

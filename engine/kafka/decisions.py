@@ -1,11 +1,10 @@
 """The topic of decisions as it is committed when reading begins, from those on that may have been made at a time."""
 
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Self
 
 from confluent_kafka import Message
 
+from engine.closing import Closing
 from engine.config import Config
 from engine.kafka.client import KAFKA, Clients, consumer_settings
 from engine.kafka.committed import CommittedReader
@@ -14,7 +13,7 @@ from engine.kafka.committed import CommittedReader
 CLOCKS_APART_MS_MAX = 3_600_000
 
 
-class DecisionTopic:
+class DecisionTopic(Closing):
     """Every partition, in no group. `offsets`: how many there are to be read."""
 
     def __init__(self, config: Config, from_ms: int | None = None, clients: Clients = KAFKA) -> None:
@@ -52,11 +51,3 @@ class DecisionTopic:
     def close(self) -> None:
         """Leaves; nothing is committed."""
         self._reader.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -16,6 +16,7 @@ from typing import Protocol, Self
 
 from confluent_kafka import KafkaException
 
+from engine.closing import Closing
 from engine.config import Config
 from engine.crashpoints import reached
 from engine.emit import Outputs
@@ -63,7 +64,7 @@ class _Commit:
     asked: bool = False
 
 
-class AtLeastOnce:
+class AtLeastOnce(Closing):
     """Produces outputs, and commits what they were made from once they are acknowledged."""
 
     def __init__(self, config: Config, lease: Lease, clients: Clients = KAFKA) -> None:
@@ -137,14 +138,6 @@ class AtLeastOnce:
         if self._outbox is not None:
             self._outbox.close()
         self._outbox = self._commit = None
-
-    def __enter__(self) -> "AtLeastOnce":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def delivery_of(config: Config, lease: Lease, clients: Clients = KAFKA) -> Delivery:

@@ -7,11 +7,10 @@ is proven on it.
 """
 
 from collections.abc import Iterable
-from types import TracebackType
-from typing import Self
 
 from confluent_kafka import KafkaException, Producer
 
+from engine.closing import Closing
 from engine.errors import FatalError
 
 # Both are fixed inside librdkafka. A reader further behind than RETAINED_BYTES finds its offset out of range.
@@ -21,7 +20,7 @@ RETAINED_BYTES = 5 * 1024 * 1024
 ANSWER_TIMEOUT_S = 5.0
 
 
-class EmbeddedBroker:
+class EmbeddedBroker(Closing):
     """Holds the client alive whose mock cluster others reach at `bootstrap`.
 
     Close the clients before the broker: those that are left log connection errors for ever. Raises FatalError
@@ -61,11 +60,3 @@ class EmbeddedBroker:
     def close(self) -> None:
         """Ends the broker and all that it holds."""
         self._holder.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

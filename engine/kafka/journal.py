@@ -1,16 +1,15 @@
 """The `progress` topic as a reader sees it: committed records of one application and input, in order."""
 
-from types import TracebackType
-
 from confluent_kafka import Message
 
+from engine.closing import Closing
 from engine.config import Config
 from engine.kafka.client import KAFKA, Clients, journal_settings
 from engine.kafka.tail import Tail
 from engine.progress import Progress, decode_progress
 
 
-class Journal:
+class Journal(Closing):
     """Reads on from an offset."""
 
     def __init__(self, config: Config, clients: Clients = KAFKA) -> None:
@@ -55,11 +54,3 @@ class Journal:
     def close(self) -> None:
         """Leaves."""
         self._tail.close()
-
-    def __enter__(self) -> "Journal":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -1,18 +1,17 @@
 """Reads the topic of dead letters as it is committed: from its beginning, or from where reading stopped before."""
 
 from collections.abc import Iterator, Sequence
-from types import TracebackType
-from typing import Self
 
 from confluent_kafka import Message
 
+from engine.closing import Closing
 from engine.config import Config
 from engine.kafka.client import KAFKA, Clients, journal_settings
 from engine.kafka.committed import CommittedReader, Offsets
 from engine.letters import Filter, Letter, Survey, read_letter, read_mark
 
 
-class LetterTopic:
+class LetterTopic(Closing):
     """A consumer of every partition, in no group."""
 
     def __init__(self, config: Config, clients: Clients = KAFKA) -> None:
@@ -71,14 +70,6 @@ class LetterTopic:
     def close(self) -> None:
         """Leaves; nothing is committed."""
         self._reader.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def headers_of(message: Message) -> dict[str, bytes]:

@@ -1,10 +1,10 @@
 """The only partition of a topic of ours, as a reader sees it that knows how far it has come: `progress`, `control`."""
 
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
+from engine.closing import Closing
 from engine.errors import FatalError, MissingTopicError, RetriableError
 from engine.kafka.client import Clients, refused_settings
 
@@ -15,7 +15,7 @@ POLL_S, POLLS_MAX = 0.05, 200
 NO_SUCH_TOPIC = (KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PART)
 
 
-class Tail:
+class Tail(Closing):
     """Reads on from an offset. `position`: the offset after the last record that was read."""
 
     def __init__(self, topic: str, settings: dict[str, Any], clients: Clients) -> None:
@@ -97,11 +97,3 @@ class Tail:
     def close(self) -> None:
         """Leaves."""
         self._consumer.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -23,11 +23,11 @@ fatal       the broker refuses a message for good, or, as ConfigError, our name
 
 import logging
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
+from engine.closing import Closing
 from engine.config import Config
 from engine.crashpoints import reached
 from engine.emit import Outputs
@@ -67,7 +67,7 @@ class DoubtError(RetriableError):
     """Whether a transaction was committed is not known until a new producer has settled it."""
 
 
-class ExactlyOnce:
+class ExactlyOnce(Closing):
     """The transactions of whoever holds the lease."""
 
     def __init__(self, config: Config, lease: Lease, clients: Clients = KAFKA) -> None:
@@ -219,11 +219,3 @@ class ExactlyOnce:
         if self._outbox is not None:
             self._outbox.close()
         self._outbox = None
-
-    def __enter__(self) -> "ExactlyOnce":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
