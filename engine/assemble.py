@@ -14,7 +14,7 @@ from engine.policy.evaluate import warm_up as warm_up_rules
 from engine.policy.lists import Lists
 from engine.policy.lists import warm_up as warm_up_lists
 from engine.policy.program import Fields, PolicyError, Program
-from engine.rates import RateTable, minor_digits
+from engine.rates import RateTable, minor_per_major
 from engine.serving import serving_of
 from engine.state.header import Header, state_fingerprint
 from engine.state.local import LocalState, warm_up
@@ -72,7 +72,7 @@ def policy_program(config: Config, spec: FeatureSpec) -> Program:
     needed = needed_fields(config, spec)
     fields = Fields(frozenset(needed.texts), config.mapping.number_fields.union(needed.numbers))
     try:
-        return Program(config.policy, spec, fields, 10 ** (minor_digits(config.rates.base_currency) or 0))
+        return Program(config.policy, spec, fields, minor_per_major(config.rates.base_currency))
     except PolicyError as error:
         where = f"policy file {config.policy.file}: " if config.policy.file else "policy."
         raise ConfigError(f"{where}{error}") from error

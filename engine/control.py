@@ -7,11 +7,13 @@ key    tidegate/list/block/card/4111...       application, list, entity, key
 value  {"schema":"tidegate.control.v1","kind":"list", ... "until_ms":1735689600000,"author":"ana","reason":"stolen"}
 """
 
+from collections.abc import Iterable
+from itertools import groupby
 from typing import Literal, TypeAlias
 
 import msgspec
 
-from engine.policy.lists import FOREVER_MS, ListName
+from engine.policy.lists import FOREVER_MS, ListName, Lists, Note
 from models.assignment import Assignment
 
 SCHEMA: Literal["tidegate.control.v1"] = "tidegate.control.v1"
@@ -60,6 +62,20 @@ _decoder: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Command)
 def alias_key(application_id: str, model: str, alias: str) -> bytes:
     """Under which the assignment of one alias is found."""
     return f"{application_id}/{model}@{alias}".encode()
+
+
+def change_lists(lists: Lists, said: Iterable[Listed]) -> None:
+    """Changes lists as was said, one after another; keys of which the same was said go together."""
+    for (name, entity, until_ms, author, reason), several in groupby(said, key=_same):
+        keys = [listed.entity_key for listed in several]
+        if until_ms:
+            lists.put(name, entity, keys, until_ms, Note(author, reason))
+        else:
+            lists.remove(name, entity, keys)
+
+
+def _same(listed: Listed) -> tuple[ListName, str, int, str, str]:
+    return listed.list, listed.entity, listed.until_ms, listed.author, listed.reason
 
 
 def encode_command(command: Command) -> bytes:

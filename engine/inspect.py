@@ -12,7 +12,7 @@ from engine.catalog import entity_features
 from engine.config import Config
 from engine.errors import ConfigError, TidegateError
 from engine.observe.logs import masked
-from engine.rates import minor_digits
+from engine.rates import minor_per_major
 from engine.state.local import LocalState
 from engine.state.look import Look
 from engine.state.peek import FrozenStore, read_header
@@ -43,7 +43,7 @@ class Inspection:
 
     def amount(self, amount_minor: int) -> float:
         """In major units."""
-        return float(amount_minor / 10 ** (minor_digits(self.currency) or 0))
+        return amount_minor / minor_per_major(self.currency)
 
     def fields(self, words: tuple[int, ...]) -> dict[str, str | float | list[float]]:
         """What is stored of an event's fields, by column name: of text nothing but its hash."""

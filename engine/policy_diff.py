@@ -18,9 +18,9 @@ from engine.decode import Decoder
 from engine.events import Batch, Records
 from engine.observe.logs import masked
 from engine.policy.precedence import DECISIONS
-from engine.policy.program import Fields, Program
+from engine.policy.program import Program
 from engine.policy.settings import Policy
-from engine.rates import minor_digits
+from engine.rates import minor_per_major
 from engine.replay import flush_when_full, with_scratch_state
 from engine.score import score
 
@@ -124,8 +124,7 @@ def compare(
         pipeline = assemble(config, resources_open)
         running = pipeline.champion.decider
         other = running.under(program)
-        decoder = Decoder(config, spec, load_rates(config), _fields_of_both(pipeline.program, program))
-        minor_per_major = 10 ** (minor_digits(config.rates.base_currency) or 0)
+        decoder = Decoder(config, spec, load_rates(config), pipeline.program.fields | program.fields)
         diff = PolicyDiff(pipeline.program.policy.label, candidate.label, _no_hits(pipeline.program), _no_hits(program))
         for batch in records:
             decoded, dead_letters = decoder.decode(batch)
@@ -136,7 +135,7 @@ def compare(
                 before = running.decide(accepted, matrix.values, probabilities)
                 after = other.decide(accepted, matrix.values, probabilities)
                 _count(diff, before, after)
-                _keep_examples(diff, accepted, before, after, minor_per_major, examples_max)
+                _keep_examples(diff, accepted, before, after, examples_max)
             diff.events += len(batch)
             diff.decided += len(accepted)
             diff.dead_letters += len(dead_letters)
@@ -144,11 +143,6 @@ def compare(
             flush_when_full(pipeline.state, config)
             advance(diff)
     return diff
-
-
-def _fields_of_both(one: Program, other: Program) -> Fields:
-    """One policy may read a field as text that the other reads as a number: the decoder gives them both."""
-    return Fields(one.fields.texts | other.fields.texts, one.fields.numbers | other.fields.numbers)
 
 
 def _no_hits(program: Program) -> dict[str, int]:
@@ -164,9 +158,7 @@ def _count(diff: PolicyDiff, before: Decisions, after: Decisions) -> None:
             counts[rule] += events
 
 
-def _keep_examples(
-    diff: PolicyDiff, batch: Batch, before: Decisions, after: Decisions, minor_per_major: int, examples_max: int
-) -> None:
+def _keep_examples(diff: PolicyDiff, batch: Batch, before: Decisions, after: Decisions, examples_max: int) -> None:
     for row in np.flatnonzero(before.codes != after.codes).tolist():
         kept = diff.examples.setdefault((int(before.codes[row]), int(after.codes[row])), [])
         if len(kept) < examples_max:
@@ -174,7 +166,7 @@ def _keep_examples(
                 Example(
                     event_id=batch.event_ids[row],
                     event_time=int(batch.times_ms[row]),
-                    amount=int(batch.amounts_minor[row]) / minor_per_major,
+                    amount=int(batch.amounts_minor[row]) / minor_per_major(batch.currency),
                     currency=batch.currency,
                     keys={name: masked(key) for name, column in batch.keys.items() if (key := column[row]) is not None},
                     running=_outcome(before, row),

@@ -54,6 +54,11 @@ def minor_digits(code: str) -> int | None:
     return _DIGITS.get(code)
 
 
+def minor_per_major(code: str) -> int:
+    """Minor units in a major one: 100 for EUR; 1 where ISO 4217 lists none."""
+    return int(10 ** (minor_digits(code) or 0))
+
+
 def epoch_ms(text: str) -> int:
     """Milliseconds since 1970 of an ISO 8601 date or time, UTC where it names no zone.
 

@@ -26,7 +26,7 @@ from engine.errors import ConfigError, FatalError
 from engine.events import Batch, Records
 from engine.labels import Labels
 from engine.policy.lists import Lists
-from engine.policy.program import Fields, Program
+from engine.policy.program import Program
 from engine.replay import flush_when_full, with_scratch_state
 from engine.state.local import FeatureMatrix
 from models.errors import ModelError
@@ -84,7 +84,7 @@ def decide_twice(
     kind = [entity.name for entity in spec.entities].index(config.mapping.partition_key)
     with ExitStack() as resources_open:
         pipeline = assemble(with_scratch_state(config, resources_open), resources_open, model=sides[0].model)
-        decoder = Decoder(config, spec, load_rates(config), fields_of(sides))
+        decoder = Decoder(config, spec, load_rates(config), sides[0].program.fields | sides[1].program.fields)
         deciders = [Decider(side.program, side.model, Lists(())) for side in sides]
         for batch in records:
             decoded, refused = decoder.decode(batch)
@@ -103,14 +103,6 @@ def decide_twice(
             summary.duplicates += len(decoded) - len(accepted)
             advance(summary)
     return Decided.joined(chunks), summary
-
-
-def fields_of(sides: tuple[Contender, Contender]) -> Fields:
-    """The fields of events that the rules of either side read."""
-    fields = [side.program.fields for side in sides]
-    return Fields(
-        frozenset().union(*(found.texts for found in fields)), frozenset().union(*(found.numbers for found in fields))
-    )
 
 
 def _decided(

@@ -66,14 +66,14 @@ def backtest(
     from engine.backtest.result import Terms
     from engine.backtest.run import contenders
     from engine.console import backtest_with_progress
-    from engine.rates import minor_digits
+    from engine.rates import minor_per_major
     from engine.sources import Coordinates
     from engine.tables import print_backtest
 
     config = config_or_default(config_file)
     terms = Terms(
         currency=config.rates.base_currency,
-        minor_per_major=10 ** (minor_digits(config.rates.base_currency) or 0),
+        minor_per_major=minor_per_major(config.rates.base_currency),
         card=config.mapping.partition_key,
         cost_alert=cost_alert,
         top=top,

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterable
-from itertools import groupby
 from typing import Any
 
 import msgspec
@@ -10,11 +9,11 @@ from confluent_kafka import KafkaError, KafkaException, Message
 
 from engine.closing import Closing
 from engine.config import Config
-from engine.control import AliasMoved, Command, Listed, alias_key, decode_command, encode_command
+from engine.control import AliasMoved, Command, Listed, alias_key, change_lists, decode_command, encode_command
 from engine.errors import RetriableError
 from engine.kafka.client import KAFKA, Clients, control_settings, producer_settings, refused_settings
 from engine.kafka.tail import PARTITION, Tail
-from engine.policy.lists import ListName, Lists, Note
+from engine.policy.lists import Lists
 from models.assignment import Assignment
 
 _log = logging.getLogger("tidegate.control")
@@ -53,13 +52,7 @@ class Control(Closing):
 
     def change(self, lists: Lists) -> None:
         """Changes lists as was said since they were changed last."""
-        for said, several in groupby(self._listed, key=_same):
-            keys = [listed.entity_key for listed in several]
-            name, entity, until_ms, author, reason = said
-            if until_ms:
-                lists.put(name, entity, keys, until_ms, Note(author, reason))
-            else:
-                lists.remove(name, entity, keys)
+        change_lists(lists, self._listed)
         self._listed = []
         lists.control_offset = self._tail.position
 
@@ -88,10 +81,6 @@ class Control(Closing):
     def close(self) -> None:
         """Leaves."""
         self._tail.close()
-
-
-def _same(listed: Listed) -> tuple[ListName, str, int, str, str]:
-    return listed.list, listed.entity, listed.until_ms, listed.author, listed.reason
 
 
 def send_commands(config: Config, commands: Iterable[Command], clients: Clients = KAFKA) -> None:

@@ -35,6 +35,10 @@ class Fields:
     texts: frozenset[str]
     numbers: frozenset[str]
 
+    def __or__(self, other: "Fields") -> "Fields":
+        """Those of either; what one reads as text and the other as a number is in both."""
+        return Fields(self.texts | other.texts, self.numbers | other.numbers)
+
 
 NO_FIELDS = Fields(frozenset(), frozenset())
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from engine.config import Config, State
 from engine.events import Batch
-from engine.rates import minor_digits
+from engine.rates import minor_per_major
 from engine.state.cache import HotCache, renumbered
 from engine.state.dedupe import SEGMENT_ENTRIES, PartitionDedupe, write_changes
 from engine.state.expiry import Expiry
@@ -72,7 +72,7 @@ class LocalState:
             config.ttl_ms,
             config.state.cache_bytes_max,
         )
-        self._minor_per_major = 10.0 ** (minor_digits(config.rates.base_currency) or 0)
+        self._minor_per_major = float(minor_per_major(config.rates.base_currency))
         self._flush: _Flush | None = None
         self._expiry = Expiry(store) if store is not None else None
         stored = store.get(HEADER) if store is not None else None

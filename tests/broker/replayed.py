@@ -11,10 +11,9 @@ from confluent_kafka import Message
 
 from engine.assemble import assemble, load_rates, policy_program
 from engine.config import Config
-from engine.control import Listed, decode_command
+from engine.control import Listed, change_lists, decode_command
 from engine.decode import Decoder
 from engine.events import Records
-from engine.policy.lists import Lists, Note
 from engine.progress import decode_progress
 
 
@@ -40,7 +39,8 @@ def decisions_again(
                 program = programs[record.policy]
                 pipeline.set_policy(program, Decoder(config, spec, rates, program.fields))
             while commands and commands[0].offset() < record.control:
-                _apply(commands.pop(0), pipeline.lists)
+                command = decode_command(commands.pop(0).value())
+                change_lists(pipeline.lists, [command] if isinstance(command, Listed) else [])
             places = [(partition, offset) for partition, start, to in record.runs for offset in range(start, to)]
             records = _records(config.kafka.input, [by_place[place] for place in places if place in by_place])
             yield from (told(output["value"]) for output in pipeline.process(records).decisions)
@@ -51,17 +51,6 @@ def told(value: bytes) -> dict[str, Any]:
     decision: dict[str, Any] = orjson.loads(value)
     del decision["decided_at"]
     return decision
-
-
-def _apply(message: Message, lists: Lists) -> None:
-    command = decode_command(message.value())
-    if not isinstance(command, Listed):
-        return
-    if command.until_ms:
-        note = Note(command.author, command.reason)
-        lists.put(command.list, command.entity, [command.entity_key], command.until_ms, note)
-    else:
-        lists.remove(command.list, command.entity, [command.entity_key])
 
 
 def _records(topic: str, messages: list[Message]) -> Records:
