@@ -365,7 +365,9 @@ def test_a_fenced_producer_is_dead_at_its_next_request(world: World, call: str) 
     for again in (*calls.values(), old.begin_transaction, lambda: old.init_transactions(1)):
         assert failure(again) == FENCED
     assert failure(lambda: old.produce(topic, b"x")) == Failure(KafkaError._FATAL)
-    assert failure(lambda: old.poll(0)) == FENCED, "polling raises it too, once"
+    assert failure(lambda: old.poll(ANSWER_TIMEOUT_S)) == FENCED, (
+        "polling raises it too, once it has been told, and once"
+    )
     old.poll(0)
     put(new, topic, b"new")
     new.commit_transaction(ANSWER_TIMEOUT_S)
