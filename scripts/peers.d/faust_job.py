@@ -55,5 +55,5 @@ async def total(stream: faust.StreamT[Event]) -> None:
 
 
 if __name__ == "__main__":
-    sys.argv = [sys.argv[0], "worker", "--loglevel=warning", "--without-web"]
+    sys.argv = [sys.argv[0], "worker", "--loglevel=warn", "--without-web"]
     app.main()
