@@ -18,6 +18,7 @@ class Run:
     input: str
     output: str
     partitions: int
+    parallelism: int
     delivery: str
     model: Path | None
     folder: Path
@@ -34,6 +35,7 @@ class Run:
             "delivery": self.delivery,
             "model": str(self.model or ""),
             "partitions": str(self.partitions),
+            "parallelism": str(self.parallelism),
         }
         return [part for name, value in given.items() for part in (f"--{name}", value)]
 

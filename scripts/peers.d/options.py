@@ -11,7 +11,8 @@ def options(*, windows: tuple[str, ...] = ()) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     for name in ("bootstrap", "input", "output", "group", "state", "delivery", "model"):
         parser.add_argument(f"--{name}", required=True)
-    parser.add_argument("--partitions", type=int, required=True)
+    for name in ("partitions", "parallelism"):
+        parser.add_argument(f"--{name}", type=int, required=True)
     if windows:
         parser.add_argument("--window", required=True, choices=windows)
     return parser.parse_args()

@@ -31,7 +31,7 @@ final class Settings {
     // Memtables and block cache of RocksDB: the default of a task manager is 512 MiB.
     configuration.set(TaskManagerOptions.MANAGED_MEMORY_SIZE, MemorySize.ofMebiBytes(1024));
     StreamExecutionEnvironment environment =
-        StreamExecutionEnvironment.createLocalEnvironment(1, configuration);
+        StreamExecutionEnvironment.createLocalEnvironment(Integer.parseInt(options.get("parallelism")), configuration);
     boolean exactlyOnce = options.exactlyOnce();
     environment.enableCheckpointing(
         (exactlyOnce ? CHECKPOINTS_EXACTLY_ONCE : CHECKPOINTS).toMillis(),
