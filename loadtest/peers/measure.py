@@ -20,11 +20,11 @@ POLL_INTERVAL_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When a run is over: so many results, or so many seconds after the first of them; the first share is warm-up."""
+    """When a run is over: so many results, or so many seconds after the first of them, the warm-up included."""
 
     events: int
     seconds_max: float
-    warm_up_share: float = 0.2
+    warm_up_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def measure(peer: Peer, run: Run, limits: Limits, truth: Truth) -> Figures:
     with running(peer.command(run), run.folder) as program, Usage(program.session) as usage:
         stopped_s = _until_over(program, run, limits)
     results = read_results(committed(run.bootstrap, run.output, run.partitions))
-    return figures(results, usage, stopped_s, limits.warm_up_share, truth)
+    return figures(results, usage, stopped_s, limits.warm_up_s, truth)
 
 
 def _until_over(program: Program, run: Run, limits: Limits) -> float:
@@ -63,10 +63,10 @@ def _until_over(program: Program, run: Run, limits: Limits) -> float:
     return time.time()
 
 
-def figures(results: Results, usage: Usage, stopped_s: float, warm_up_share: float, truth: Truth) -> Figures:
+def figures(results: Results, usage: Usage, stopped_s: float, warm_up_s: float, truth: Truth) -> Figures:
     """What the results say that were written before the program was told to end."""
     written_s = results.written_s[results.written_s <= stopped_s]
-    first = int(len(written_s) * warm_up_share)
+    first = int(np.searchsorted(written_s, written_s[0] + warm_up_s)) if len(written_s) else 0
     events = len(written_s) - 1 - first
     if events < 1 or written_s[-1] <= written_s[first]:
         raise LoadTestError(f"{len(written_s)} results are too few to measure anything")

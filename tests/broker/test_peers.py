@@ -27,7 +27,7 @@ def test_tidegate_computes_the_job_exactly(
     topics.fill(given, events, 0, EVENTS)
     run = Run(f"{output}-run", kafka_bootstrap, given, output, PARTITIONS, 1, delivery, None, tmp_path, tmp_path)
     try:
-        found = measure(TIDEGATE, run, Limits(EVENTS, 60.0), Truth(*oracle(events), None))
+        found = measure(TIDEGATE, run, Limits(EVENTS, 60.0, warm_up_s=0.0), Truth(*oracle(events), None))
     finally:
         topics.sweep(run.name)
     assert (found.differing_share, found.repeated) == (0.0, 0)

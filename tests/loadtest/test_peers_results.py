@@ -72,7 +72,7 @@ def test_figures_leave_out_the_warm_up_and_what_came_after_the_end() -> None:
     rows = [(float(n % 3), n / 10, 1.0, 1.0, 0.1) for n in range(3)]
     written = replace(tabled(rows), written_s=np.array([*np.arange(0, 10, 0.1), 500.0]), rows=np.zeros(101, np.int64))
     written = replace(written, **{name: np.zeros(101) for name in ("counts", "sums", "probabilities")})
-    found = figures(written, EvenUsage(), 20.0, 0.2, TRUTH)
+    found = figures(written, EvenUsage(), 20.0, 2.0, TRUTH)
     assert found.events == 79
     assert found.events_per_second == pytest.approx(10.0)
     assert found.cpu_us_per_event == pytest.approx(10_000.0)
@@ -80,7 +80,7 @@ def test_figures_leave_out_the_warm_up_and_what_came_after_the_end() -> None:
 
 def test_too_few_results_are_no_figures() -> None:
     with pytest.raises(LoadTestError, match="too few"):
-        figures(tabled(RIGHT[:1]), EvenUsage(), 20.0, 0.2, TRUTH)
+        figures(tabled(RIGHT), EvenUsage(), 20.0, 2.0, TRUTH)
 
 
 def run_of(rate: float, cost: float) -> Figures:
