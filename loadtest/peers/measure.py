@@ -66,10 +66,11 @@ def _until_over(program: Program, run: Run, limits: Limits) -> float:
 def figures(results: Results, usage: Usage, stopped_s: float, warm_up_s: float, truth: Truth) -> Figures:
     """What the results say that were written before the program was told to end."""
     written_s = results.written_s[results.written_s <= stopped_s]
-    first = int(np.searchsorted(written_s, written_s[0] + warm_up_s)) if len(written_s) else 0
-    events = len(written_s) - 1 - first
-    if events < 1 or written_s[-1] <= written_s[first]:
+    if len(written_s) < 2 or written_s[-1] == written_s[len(written_s) // 2]:
         raise LoadTestError(f"{len(written_s)} results are too few to measure anything")
+    # Who is through sooner is measured over the second half of its results.
+    first = min(int(np.searchsorted(written_s, written_s[0] + warm_up_s)), len(written_s) // 2)
+    events = len(written_s) - 1 - first
     seconds = float(written_s[-1] - written_s[first])
     return Figures(
         events=events,

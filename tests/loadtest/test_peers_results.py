@@ -78,9 +78,13 @@ def test_figures_leave_out_the_warm_up_and_what_came_after_the_end() -> None:
     assert found.cpu_us_per_event == pytest.approx(10_000.0)
 
 
+def test_who_is_through_within_the_warm_up_is_measured_over_the_second_half() -> None:
+    assert figures(tabled(RIGHT), EvenUsage(), 20.0, 60.0, TRUTH).events == 1
+
+
 def test_too_few_results_are_no_figures() -> None:
     with pytest.raises(LoadTestError, match="too few"):
-        figures(tabled(RIGHT), EvenUsage(), 20.0, 2.0, TRUTH)
+        figures(tabled(RIGHT[:1]), EvenUsage(), 20.0, 2.0, TRUTH)
 
 
 def run_of(rate: float, cost: float) -> Figures:
