@@ -53,17 +53,18 @@ def install(project: str, cache: Path) -> None:
     stamp.write_text(sources)
 
 
-def _command(project: str, main: str, further: tuple[str, ...], run: Run) -> Command:
+def _command(project: str, main: str, run: Run) -> Command:
     folder = run.cache / project
     path = f"{folder / 'target' / 'classes'}:{folder / 'lib'}/*"
-    return Command([_program("java"), *JVM, *OPENED, "-cp", path, main, *run.options(), *further])
+    return Command([_program("java"), *JVM, *OPENED, "-cp", path, main, *run.options()])
 
 
-def _peer(name: str, project: str, main: str, *further: str) -> Peer:
-    return Peer(name, "sliding", True, partial(_command, project, main, further), partial(install, project))
+def _peer(name: str, project: str, main: str, parallelism: int) -> Peer:
+    command, built = partial(_command, project, main), partial(install, project)
+    return Peer(name, "sliding", True, command, built, parallelism=parallelism)
 
 
-STREAMS = _peer("kafka-streams", "kafka-streams", "peers.WindowStoreJob")
-STREAMS_SLIDING = _peer("kafka-streams-sliding", "kafka-streams", "peers.SlidingWindowsJob")
-FLINK_SQL = _peer("flink-sql", "flink", "peers.SqlJob")
-FLINK_PROCESS = _peer("flink-process", "flink", "peers.ProcessJob")
+STREAMS = _peer("kafka-streams", "kafka-streams", "peers.WindowStoreJob", 2)
+STREAMS_SLIDING = _peer("kafka-streams-sliding", "kafka-streams", "peers.SlidingWindowsJob", 2)
+FLINK_SQL = _peer("flink-sql", "flink", "peers.SqlJob", 1)
+FLINK_PROCESS = _peer("flink-process", "flink", "peers.ProcessJob", 1)

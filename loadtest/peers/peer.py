@@ -54,7 +54,10 @@ def nothing(_: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """`window` is what it computes in place of the last hour; `exact`, whether that is the last hour to the ms."""
+    """`window` is what it computes in place of the last hour; `exact`, whether that is the last hour to the ms.
+
+    `parallelism` is how many threads of a job were best for it on two processors.
+    """
 
     name: str
     window: str
@@ -62,3 +65,4 @@ class Peer:
     command: Callable[[Run], Command]
     install: Callable[[Path], None] = nothing
     guarantees: tuple[str, ...] = GUARANTEES
+    parallelism: int = 1
