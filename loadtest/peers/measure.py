@@ -16,6 +16,8 @@ from loadtest.peers.usage import Usage
 
 FIRST_RESULT_DEADLINE_S = 180.0
 POLL_INTERVAL_S = 0.1
+# The last transaction before the end is often given up. Who has written nothing for longer has stood still.
+STALLED_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +68,18 @@ def _until_over(program: Program, run: Run, limits: Limits) -> float:
 def figures(results: Results, usage: Usage, stopped_s: float, warm_up_s: float, truth: Truth) -> Figures:
     """What the results say that were written before the program was told to end."""
     written_s = results.written_s[results.written_s <= stopped_s]
-    if len(written_s) < 2 or written_s[-1] == written_s[len(written_s) // 2]:
+    if len(written_s) < 2:
         raise LoadTestError(f"{len(written_s)} results are too few to measure anything")
+    ended_s = written_s[-1] if stopped_s - written_s[-1] < STALLED_S else stopped_s
     # Who is through sooner is measured over the second half of its results.
-    first = min(int(np.searchsorted(written_s, written_s[0] + warm_up_s)), len(written_s) // 2)
-    events = len(written_s) - 1 - first
-    seconds = float(written_s[-1] - written_s[first])
+    began_s = min(written_s[0] + warm_up_s, written_s[len(written_s) // 2])
+    events = int((written_s > began_s).sum())
+    if not events:
+        raise LoadTestError(f"stalled: {len(written_s)} results, and none of them after the warm-up")
     return Figures(
         events=events,
-        events_per_second=events / seconds,
-        cpu_us_per_event=usage.between(written_s[first], written_s[-1]) / events * 1e6,
+        events_per_second=float(events / (ended_s - began_s)),
+        cpu_us_per_event=usage.between(began_s, ended_s) / events * 1e6,
         results=len(results),
         repeated=results.repeated,
         differing_share=differing(results, truth),

@@ -23,8 +23,8 @@ def row(peer: Peer, runs: Sequence[Figures], paced: Mapping[str, Any]) -> dict[s
 
 def with_ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The same rows with what Tidegate does for each: medians of ratios within one run, None where it did not run."""
-    ours = next((row for row in rows if row["peer"] == OURS), None)
-    for each in rows:
+    ours = next((row for row in rows if row["peer"] == OURS and "runs" in row), None)
+    for each in (row for row in rows if "runs" in row):
         pairs = [] if ours is None else list(zip(ours["runs"], each["runs"], strict=False))
         rates = [mine["events_per_second"] / theirs["events_per_second"] for mine, theirs in pairs]
         costs = [theirs["cpu_us_per_event"] / mine["cpu_us_per_event"] for mine, theirs in pairs]
@@ -46,7 +46,7 @@ def table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     for heading in (*headings, "p99 ms at half its rate", "p99 ms at the common rate"):
         shown.add_column(heading, justify="right")
     for each in rows:
-        if "failed" in each:
+        if "runs" not in each:
             shown.add_row(each["peer"], each["window"], f"failed: {each['failed']}")
             continue
         shown.add_row(
@@ -60,6 +60,8 @@ def table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
             _paced(each, "own"),
             _paced(each, "common"),
         )
+        if "failed" in each:
+            shown.add_row("", "", f"then failed: {each['failed']}")
     return shown
 
 

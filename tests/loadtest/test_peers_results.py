@@ -13,7 +13,7 @@ from loadtest.errors import LoadTestError
 from loadtest.peers.measure import Figures, figures
 from loadtest.peers.peer import Peer, Run
 from loadtest.peers.registry import PEERS
-from loadtest.peers.results import Result, Truth, differing, tabled, wrongly_scored
+from loadtest.peers.results import Result, Results, Truth, differing, tabled, wrongly_scored
 from loadtest.peers.table import row, table, with_ratios
 from loadtest.peers.tidegate import TIDEGATE
 from loadtest.peers.usage import Usage
@@ -68,14 +68,27 @@ def test_of_an_event_the_result_that_was_written_first_counts() -> None:
     assert (found.repeated, found.rows.tolist(), found.counts.tolist()) == (1, [0, 1, 2], [1.0, 2.0, 3.0])
 
 
+def written_at(moments_s: list[float]) -> Results:
+    count = len(moments_s)
+    rows, ones = np.arange(count) % 3, np.ones(count)
+    return Results(rows, np.array(moments_s), ones, ones, ones, 0)
+
+
 def test_figures_leave_out_the_warm_up_and_what_came_after_the_end() -> None:
-    rows = [(float(n % 3), n / 10, 1.0, 1.0, 0.1) for n in range(3)]
-    written = replace(tabled(rows), written_s=np.array([*np.arange(0, 10, 0.1), 500.0]), rows=np.zeros(101, np.int64))
-    written = replace(written, **{name: np.zeros(101) for name in ("counts", "sums", "probabilities")})
-    found = figures(written, EvenUsage(), 20.0, 2.0, TRUTH)
-    assert found.events == 79
-    assert found.events_per_second == pytest.approx(10.0)
-    assert found.cpu_us_per_event == pytest.approx(10_000.0)
+    found = figures(written_at([*np.arange(0.05, 10, 0.1), 500.0]), EvenUsage(), 12.0, 2.0, TRUTH)
+    assert found.events in (79, 80)
+    assert found.events_per_second == pytest.approx(10.0, rel=0.02)
+    assert found.cpu_us_per_event == pytest.approx(10_000.0, rel=0.02)
+
+
+def test_who_stands_still_is_measured_to_the_end() -> None:
+    found = figures(written_at([*np.arange(0.05, 10, 0.1)]), EvenUsage(), 100.05, 2.0, TRUTH)
+    assert found.events_per_second == pytest.approx(79 / 98, rel=0.02)
+
+
+def test_who_stands_still_within_the_warm_up_has_no_figures() -> None:
+    with pytest.raises(LoadTestError, match="stalled: 3 results"):
+        figures(written_at([0.0, 1.0, 1.0]), EvenUsage(), 100.0, 10.0, TRUTH)
 
 
 def test_who_is_through_within_the_warm_up_is_measured_over_the_second_half() -> None:
