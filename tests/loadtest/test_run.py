@@ -6,6 +6,7 @@ import threading
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
+from textwrap import dedent
 
 import msgspec
 import numpy as np
@@ -26,6 +27,7 @@ from loadtest.run.scrape import Sample, sample
 from loadtest.run.stage import Target, own
 from loadtest.run.text import figures
 from loadtest.truth import Truth
+from tests.conftest import ROOT
 
 BEGAN_MS = 1_700_000_000_000
 OURS = "t00000001-"
@@ -136,6 +138,22 @@ def test_a_profile_that_makes_no_sense_is_refused_by_key(tmp_path: Path, text: s
     file.write_text(text)
     with pytest.raises(LoadTestError, match=says):
         read_profile(str(file))
+
+
+def test_the_profile_in_the_documentation_can_be_read(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "loadtest.md").read_text("utf-8")
+    block = text.partition("same form:\n")[2].partition("## Capacity")[0]
+    file = tmp_path / "mine.toml"
+    file.write_text(dedent(block))
+    assert read_profile(str(file)).planned().seconds == 140
+
+
+def test_the_documentation_has_every_profile_and_every_figure() -> None:
+    text = (ROOT / "docs" / "loadtest.md").read_text("utf-8")
+    assert all(f"| `{name}` |" in text for name in shipped())
+    told = {"profile", "delivery", "isolation", "seed", "warm_up_s", "plan", "unknown", "send_delay_ms_max", "aborts"}
+    told |= {"alerts", "alert_precision", "machine", "versions", "curve_ms"}
+    assert [field for field in Outcome.__struct_fields__ if f"`{field}`" not in text and field not in told] == []
 
 
 def test_an_unknown_profile_names_those_there_are() -> None:
