@@ -15,7 +15,7 @@ from rich.table import Table
 
 from loadtest.errors import LoadTestError
 from loadtest.run.capacity import Bound, Capacity, find_capacity
-from loadtest.run.outcome import Outcome, as_json
+from loadtest.run.outcome import Outcome, json_of
 from loadtest.run.profile import Profile, read_profile, shipped
 from loadtest.run.run import Asked
 from loadtest.run.run import run as run_profile
@@ -35,7 +35,7 @@ bootstrap_option = click.option(
     "--bootstrap", envvar=_BOOTSTRAP, help=f"A Kafka, HOST:PORT; by default {_BOOTSTRAP}, or one of the run's own."
 )
 seed_option = click.option("--seed", type=click.IntRange(0), help="Instead of the profile's: other traffic.")
-json_option = click.option("--json", "as_text", is_flag=True, help="Print JSON.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 folder_type = click.Path(path_type=Path, file_okay=False)
 
 
@@ -64,7 +64,7 @@ def run(
     decisions: str,
     alerts: str,
     dead_letters: str,
-    as_text: bool,
+    as_json: bool,
     report: Path | None,
 ) -> None:
     """Send a planned load, and measure from when each event was due to when its decision arrived.
@@ -91,7 +91,7 @@ def run(
             from loadtest.run.report import write_report
 
             write_report(outcome, report)
-    _show(outcome, as_text)
+    _show(outcome, as_json)
     sys.exit(1 if outcome.failures else 0)
 
 
@@ -114,7 +114,7 @@ def capacity(
     p99_ms: float,
     first: float,
     seconds: float,
-    as_text: bool,
+    as_json: bool,
     report: Path | None,
 ) -> None:
     """Find the highest rate that is held with p99 within a bound.
@@ -136,7 +136,7 @@ def capacity(
             from loadtest.run.curve import write_curve
 
             write_curve(found, report)
-    if as_text:
+    if as_json:
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(found)) + b"\n")
     else:
         Console().print(_steps(found))
@@ -172,9 +172,9 @@ def _told(command: str) -> Iterator[None]:
         sys.exit(1)
 
 
-def _show(outcome: Outcome, as_text: bool) -> None:
-    if as_text:
-        sys.stdout.buffer.write(as_json(outcome))
+def _show(outcome: Outcome, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.buffer.write(json_of(outcome))
     else:
         table = Table("", "", title=plan_text(outcome), show_header=False, title_justify="left")
         for row in figures(outcome):

@@ -93,7 +93,7 @@ class Outcome(msgspec.Struct, frozen=True):
     samples: list[Sample]
 
 
-def as_json(outcome: Outcome) -> bytes:
+def json_of(outcome: Outcome) -> bytes:
     """The figures, indented."""
     return orjson.dumps(msgspec.to_builtins(outcome), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 

@@ -53,12 +53,20 @@ def _latency(outcome: Outcome) -> bytes:
         ("p50_ms", {"color": _DARK, "label": "p50"}),
     ):
         axes.plot(at, [getattr(one, name) for one in outcome.seconds if one.p50_ms is not None], linewidth=1.4, **style)
+    for number, at_s in enumerate(_aborted_at(outcome)):
+        axes.axvline(at_s, color="#a3211a", linewidth=1, linestyle=":", label="" if number else "aborted transaction")
     axes.set(yscale="log", ylabel="ms")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter("{x:,g}")
     _time_axis(axes, outcome)
     return _png(figure, axes)
+
+
+def _aborted_at(outcome: Outcome) -> list[float]:
+    """When samples tell of another aborted transaction."""
+    pairs = pairwise(outcome.samples)
+    return [(b.time_ms - _counting_ms(outcome)) / 1_000 for a, b in pairs if b.aborts > a.aborts]
 
 
 def _throughput(outcome: Outcome) -> bytes:
