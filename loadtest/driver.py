@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -32,6 +32,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from loadtest.columns import NOT_POISON, Traffic
 from loadtest.errors import LoadTestError
+from loadtest.plan import Plan
 from loadtest.render import render
 from loadtest.settings import TrafficSettings
 from loadtest.traffic import chunks
@@ -60,13 +61,14 @@ PRODUCER = {
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What to send, for how long, and where to; `producer` holds librdkafka settings.
+    """What to send, when, and where to; `producer` holds librdkafka settings.
 
-    The traffic's `start_time_ms` makes the event ids unlike those of other runs; times are moved to when it is sent.
+    The traffic's `start_time_ms` makes the event ids unlike those of other runs; its rate is the plan's, and times are
+    moved to when it is sent.
     """
 
     traffic: TrafficSettings
-    seconds: float
+    plan: Plan
     topic: str
     producer: dict[str, Any]
 
@@ -177,13 +179,14 @@ def drive(load: Load, progress: Progress, link: Connection) -> None:
 
 def _send_stream(load: Load, progress: Progress, link: Connection) -> None:
     sender = _Sender(load, progress)
-    endless = chunks(load.traffic, max(1, round(load.traffic.events_per_second * CHUNK_S)))
+    rate = load.plan.mean_rate
+    endless = chunks(replace(load.traffic, events_per_second=rate), max(1, round(rate * CHUNK_S)))
     stream = chain([next(endless)], endless)
     link.send(READY)
     link.recv()
     start_ms = time.time_ns() // 1_000_000 + LEAD_MS
-    end_ms = start_ms + round(load.seconds * 1_000)
-    for traffic, messages in _rendered_ahead(stream, start_ms - load.traffic.start_time_ms):
+    end_ms = start_ms + round(load.plan.seconds * 1_000)
+    for traffic, messages in _rendered_ahead(stream, load, start_ms):
         due = int(np.searchsorted(traffic.send_times_ms, end_ms))
         link.send(truth_of(traffic.take(slice(0, due))))
         if not sender.send(traffic, messages[:due], link) or due < len(traffic):
@@ -191,13 +194,16 @@ def _send_stream(load: Load, progress: Progress, link: Connection) -> None:
     sender.finish()
 
 
-def _rendered_ahead(stream: Iterator[Traffic], shift_ms: int) -> Iterator[tuple[Traffic, list[dict[str, bytes]]]]:
-    """The stream moved to another time, and its messages, which a thread has rendered before they are due."""
+def _rendered_ahead(
+    stream: Iterator[Traffic], load: Load, start_ms: int
+) -> Iterator[tuple[Traffic, list[dict[str, bytes]]]]:
+    """The stream moved to when it is due, and its messages, which a thread has rendered before."""
 
     def rendered() -> tuple[Traffic, list[dict[str, bytes]]]:
         traffic = next(stream)
-        traffic.times_ms += shift_ms
-        traffic.send_times_ms += shift_ms
+        late_ms = traffic.send_times_ms - traffic.times_ms
+        traffic.send_times_ms = start_ms + load.plan.due_ms(traffic.send_times_ms - load.traffic.start_time_ms)
+        traffic.times_ms = traffic.send_times_ms - late_ms
         keys = [b"%d" % number for number in traffic.card_numbers.tolist()]
         return traffic, [{"key": key, "value": value} for key, value in zip(keys, render(traffic), strict=True)]
 

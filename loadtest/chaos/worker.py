@@ -87,6 +87,12 @@ class Worker:
         except OSError:
             return Health()  # not listening yet, or not any more
 
+    @property
+    def metrics_url(self) -> str:
+        """Where its numbers are; only once it has said something at `health`."""
+        assert self._port is not None
+        return f"http://{HOST}:{self._port}/metrics"
+
     def _log(self) -> bytes:
         """What this process has logged."""
         with self.log_file.open("rb") as log:
