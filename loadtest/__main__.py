@@ -8,6 +8,7 @@ import click
 from loadtest.chaos.commands import chaos, failover
 from loadtest.columns import Traffic
 from loadtest.files import write_jsonl, write_parquet
+from loadtest.run.commands import run
 from loadtest.settings import TrafficSettings, spread
 from loadtest.traffic import chunks
 
@@ -23,6 +24,7 @@ def main() -> None:
 
 main.add_command(chaos)
 main.add_command(failover)
+main.add_command(run)
 
 
 @main.command()

@@ -3,7 +3,7 @@
     parent                                driver
       |                                     |  connects, draws the population
       | <------------- ready -------------- |
-      | --------------- go ---------------> |  the first event is due LEAD_MS later
+      | --------------- go ---------------> |  the first event is due `lead_ms` later
       | <----- truth of the next chunk ---- |  and then sends it, while a thread renders the ones after it
       |                ...                  |
       | -------------- stop --------------> |  or the time is over: flushes, says so in `progress`
@@ -32,6 +32,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from loadtest.columns import NOT_POISON, Traffic
 from loadtest.errors import LoadTestError
+from loadtest.plan import Plan
 from loadtest.render import render
 from loadtest.settings import TrafficSettings
 from loadtest.traffic import chunks
@@ -63,12 +64,17 @@ class Load:
     """What to send, for how long, and where to; `producer` holds librdkafka settings.
 
     The traffic's `start_time_ms` makes the event ids unlike those of other runs; times are moved to when it is sent.
+    With a plan, that says when each event is due; without one, the traffic's own pace does. `chunks_ahead` of CHUNK_S
+    each are rendered before they are due, which the first `lead_ms` leave time for.
     """
 
     traffic: TrafficSettings
     seconds: float
     topic: str
     producer: dict[str, Any]
+    plan: Plan | None = None
+    chunks_ahead: int = CHUNKS_AHEAD
+    lead_ms: int = LEAD_MS
 
 
 class Progress(ctypes.Structure):
@@ -181,9 +187,10 @@ def _send_stream(load: Load, progress: Progress, link: Connection) -> None:
     stream = chain([next(endless)], endless)
     link.send(READY)
     link.recv()
-    start_ms = time.time_ns() // 1_000_000 + LEAD_MS
-    end_ms = start_ms + round(load.seconds * 1_000)
-    for traffic, messages in _rendered_ahead(stream, start_ms - load.traffic.start_time_ms):
+    start_ms = time.time_ns() // 1_000_000 + load.lead_ms
+    # What is due at the very end still is.
+    end_ms = start_ms + round(load.seconds * 1_000) + 1
+    for traffic, messages in _rendered_ahead(_scheduled(stream, load, start_ms), load.chunks_ahead):
         due = int(np.searchsorted(traffic.send_times_ms, end_ms))
         link.send(truth_of(traffic.take(slice(0, due))))
         if not sender.send(traffic, messages[:due], link) or due < len(traffic):
@@ -191,18 +198,31 @@ def _send_stream(load: Load, progress: Progress, link: Connection) -> None:
     sender.finish()
 
 
-def _rendered_ahead(stream: Iterator[Traffic], shift_ms: int) -> Iterator[tuple[Traffic, list[dict[str, bytes]]]]:
-    """The stream moved to another time, and its messages, which a thread has rendered before they are due."""
+def _scheduled(stream: Iterator[Traffic], load: Load, start_ms: int) -> Iterator[Traffic]:
+    """The stream moved to when it is due. A late event stays as much older than its sending as it was."""
+    shift_ms, sent = start_ms - load.traffic.start_time_ms, 0
+    for traffic in stream:
+        if load.plan is None:
+            traffic.times_ms += shift_ms
+            traffic.send_times_ms += shift_ms
+        else:
+            ages_ms = traffic.send_times_ms - traffic.times_ms
+            traffic.send_times_ms = start_ms + load.plan.due_ms(np.arange(sent, sent + len(traffic)))
+            traffic.times_ms = traffic.send_times_ms - ages_ms
+        sent += len(traffic)
+        yield traffic
+
+
+def _rendered_ahead(stream: Iterator[Traffic], chunks_ahead: int) -> Iterator[tuple[Traffic, list[dict[str, bytes]]]]:
+    """The stream and its messages, which a thread has rendered before they are due."""
 
     def rendered() -> tuple[Traffic, list[dict[str, bytes]]]:
         traffic = next(stream)
-        traffic.times_ms += shift_ms
-        traffic.send_times_ms += shift_ms
         keys = [b"%d" % number for number in traffic.card_numbers.tolist()]
         return traffic, [{"key": key, "value": value} for key, value in zip(keys, render(traffic), strict=True)]
 
     with ThreadPoolExecutor(1) as pool:
-        ahead = deque(pool.submit(rendered) for _ in range(CHUNKS_AHEAD))
+        ahead = deque(pool.submit(rendered) for _ in range(chunks_ahead))
         while True:
             ahead.append(pool.submit(rendered))
             yield ahead.popleft().result()

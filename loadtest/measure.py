@@ -10,7 +10,7 @@ import numpy as np
 from hdrh.histogram import HdrHistogram
 from numpy.typing import NDArray
 
-from loadtest.columns import ATTACK_KINDS, Int64
+from loadtest.columns import ATTACK_KINDS, Int32, Int64
 from loadtest.figures import AlertLine, AttackCount, Latency
 from loadtest.truth import Truth
 
@@ -63,6 +63,7 @@ class Tally:
         self._send_times_ms: Int64 = np.zeros(0, np.int64)
         self._attack_ids: Int64 = np.zeros(0, np.int64)
         self._was_decided: NDArray[np.bool_] = np.zeros(0, np.bool_)
+        self._took_us: Int32 = np.zeros(0, np.int32)
         self._attacks: dict[int, _Attack] = {}
         self._latencies_us = HdrHistogram(1, LATENCY_US_MAX, SIGNIFICANT_DIGITS)
         self._recent_us: list[Int64] = []
@@ -95,6 +96,7 @@ class Tally:
             self._send_times_ms = np.pad(self._send_times_ms, more)
             self._attack_ids = np.pad(self._attack_ids, more)
             self._was_decided = np.pad(self._was_decided, more)
+            self._took_us = np.pad(self._took_us, more)
 
     def add_decisions(self, decisions: Sequence[Decision], arrived_us: int) -> None:
         """Decisions that arrived together. Only the first one of an event counts."""
@@ -105,6 +107,7 @@ class Tally:
         self.decided += len(first)
         self.kinds.update(decision.decision for decision in decisions)
         latencies_us = np.clip(arrived_us - self._send_times_ms[first] * 1_000, 1, LATENCY_US_MAX)
+        self._took_us[first] = latencies_us
         for value, count in zip(*np.unique(latencies_us, return_counts=True), strict=True):
             self._latencies_us.record_value(int(value), int(count))
         self._recent_us.append(latencies_us)
@@ -141,6 +144,13 @@ class Tally:
     def first_due_ms(self) -> int:
         """Intended send time of the first event, 0 before it is known."""
         return int(self._send_times_ms[0]) if self._known else 0
+
+    def times(self) -> tuple[Int64, Int32]:
+        """Of each new event that was to be sent: when it was due, in ms, and its latency in us, 0 without a decision.
+
+        Poison is among them, and stays without one.
+        """
+        return self._send_times_ms[: self._known], self._took_us[: self._known]
 
     def latency(self) -> Latency:
         """Over all events decided so far; zeros before the first one."""

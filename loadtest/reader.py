@@ -27,10 +27,20 @@ CONSUMER = {
 
 
 class Reader:
-    """Feeds a tally from the beginning of the output topics, each partition assigned by hand."""
+    """Feeds a tally from the output topics, each partition assigned by hand."""
 
-    def __init__(self, client: Mapping[str, Any], decisions: str, alerts: str, dead_letters: str, tally: Tally) -> None:
-        """Connects; LoadTestError where no broker answers or a topic is missing."""
+    def __init__(
+        self,
+        client: Mapping[str, Any],
+        decisions: str,
+        alerts: str,
+        dead_letters: str,
+        tally: Tally,
+        *,
+        only_new: bool = False,
+    ) -> None:
+        """Connects; LoadTestError where no broker answers or a topic is missing. `only_new`: not what is there."""
+        self._only_new = only_new
         self._tally = tally
         self._adders = {decisions: self._add_decisions, alerts: self._add_alerts, dead_letters: self._add_dead_letters}
         self._decode_decision = msgspec.json.Decoder(Decision).decode
@@ -45,7 +55,10 @@ class Reader:
         found = self._consumer.list_topics(topic, timeout=ANSWER_TIMEOUT_S).topics[topic]
         if found.error is not None:
             raise LoadTestError(f"topic {topic!r}: {found.error.str()}")
-        return [TopicPartition(topic, partition, 0) for partition in found.partitions]
+        places = [TopicPartition(topic, partition, 0) for partition in found.partitions]
+        for place in places if self._only_new else ():
+            place.offset = self._consumer.get_watermark_offsets(place, timeout=ANSWER_TIMEOUT_S)[1]
+        return places
 
     def run(self, truths: Callable[[], list[Truth]], engine_stopped: threading.Event) -> None:
         """Reads until the engine has stopped and all that it wrote is read.
