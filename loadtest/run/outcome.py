@@ -1,5 +1,6 @@
 """What a run came to: the figures that `--json` prints and the page shows, from the same place."""
 
+import os
 import platform
 import time
 from dataclasses import dataclass
@@ -194,6 +195,7 @@ def machine() -> dict[str, Any]:
     versions = {name: version(name) for name in PACKAGES}
     return {
         "system": platform.platform(),
+        "cpus": os.cpu_count(),
         "processor": platform.processor() or platform.machine(),
         "python": platform.python_version(),
         "versions": versions,
