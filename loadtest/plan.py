@@ -1,9 +1,9 @@
 """When events are due: rates over time, and their integral.
 
-    events/s
-      3000 |        ____
-      1000 |_______|    |________        pieces of constant or linearly changing rate, one after the other
-           0       60   90      150 s
+events/s
+  3000 |        ____
+  1000 |_______|    |________        pieces of constant or linearly changing rate, one after the other
+       0       60   90      150 s
 """
 
 from collections.abc import Sequence

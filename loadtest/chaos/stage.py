@@ -16,7 +16,6 @@ from loadtest.chaos.feed import Feed
 from loadtest.chaos.offline import Offline
 from loadtest.chaos.probe import Probe
 from loadtest.chaos.worker import LISTEN, Worker, create_topics
-from loadtest.errors import LoadTestError
 from loadtest.reference import read_profile
 from loadtest.settings import DAY_S
 

@@ -7,6 +7,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -15,6 +16,7 @@ import click
 import orjson
 
 from loadtest.errors import LoadTestError
+from loadtest.run.capacity import Search, find_capacity
 from loadtest.run.conduct import conduct
 from loadtest.run.profile import LoadProfile, read_load_profile
 from loadtest.run.target import Endpoint, own_target
@@ -35,7 +37,7 @@ def target_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--dead-letters", default="dead-letters", show_default=True, help="With --external."),
         click.option("--metrics", help="With --external: URL of its /metrics, for CPU, memory, lag and stages."),
         click.option("--json", "as_json", is_flag=True, help="Print JSON."),
-        click.option("--report", type=click.Path(path_type=Path, file_okay=False), help="Folder for page and pictures."),
+        click.option("--report", type=click.Path(path_type=Path, file_okay=False), help="Folder for page, pictures."),
     ]  # fmt: skip
     for option in reversed(options):
         command = option(command)
@@ -71,10 +73,49 @@ def run(*, name: str, delivery: str | None, as_json: bool, report: Path | None, 
     sys.exit(0 if figures["valid"] and not figures["missing"] and not figures["duplicated"] else 1)
 
 
+@click.command()
+@click.option("--profile", "name", default="smoke", show_default=True, help="Its traffic and engine; not its plan.")
+@click.option("--delivery", type=click.Choice(["at_least_once", "exactly_once"]), help="Instead of the profile's.")
+@click.option("--p99-ms", type=click.FloatRange(0, min_open=True), default=100.0, show_default=True, help="The bound.")
+@click.option("--first", type=click.FloatRange(1), default=5_000.0, show_default=True, help="Events/s to begin with.")
+@click.option("--factor", type=click.FloatRange(1.01), default=1.4, show_default=True, help="From step to step.")
+@click.option("--halvings", type=click.IntRange(0), default=2, show_default=True, help="Steps to narrow it down.")
+@click.option("--rate-max", type=click.FloatRange(1), default=200_000.0, show_default=True, help="Not beyond.")
+@click.option("--warm-up-s", type=click.FloatRange(0), default=10.0, show_default=True, help="Of each step.")
+@click.option("--seconds", type=click.FloatRange(1), default=20.0, show_default=True, help="Counted, of each step.")
+@target_options
+def capacity(
+    *, name: str, delivery: str | None, p99_ms: float, first: float, factor: float, halvings: int, rate_max: float,
+    warm_up_s: float, seconds: float, as_json: bool, report: Path | None, **where: Any,
+) -> None:  # fmt: skip
+    """Find the highest rate that is held with p99 under a bound, the latency on the way there, and its knee.
+
+    Exits with 1 where a step could not be sent as meant, or no rate was held.
+    """
+    with _one_line_errors("capacity"):
+        profile = with_delivery(read_load_profile(name), delivery)
+        search = Search(first, factor, halvings, rate_max, p99_ms)
+        with _stop_on_signals() as stop, _target(profile, **where) as endpoint:
+            figures = find_capacity(profile, endpoint, search, (warm_up_s, seconds), _say, stop)
+        if report is not None:
+            from loadtest.run.report import write_capacity_report  # noqa: PLC0415  needs the extra `train`
+
+            write_capacity_report(report, figures)
+    if as_json:
+        sys.stdout.buffer.write(orjson.dumps(figures, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    else:
+        for step in figures["steps"]:
+            click.echo(f"{step['rate']:10,.0f} events/s  {'held' if step['held'] else 'not held'}  "
+                       f"p50 {_ms(step['p50_ms'])}  p99 {_ms(step['p99_ms'])}")  # fmt: skip
+        click.echo(f"highest rate held: {figures['capacity_per_second'] or 0:,.0f} events/s, knee: "
+                   f"{figures['knee_per_second'] or 0:,.0f}; {figures['ended_because']}")  # fmt: skip
+    for reason in figures["invalid_because"]:
+        click.echo(f"capacity: not valid: {reason}", err=True)
+    sys.exit(0 if figures["valid"] and figures["capacity_per_second"] else 1)
+
+
 def with_delivery(profile: LoadProfile, delivery: str | None) -> LoadProfile:
     """The profile under another delivery guarantee, if one is named."""
-    from dataclasses import replace  # noqa: PLC0415
-
     return profile if delivery is None else replace(profile, delivery=delivery)
 
 

@@ -5,6 +5,7 @@ import platform
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -99,15 +100,17 @@ def series_of(due_ms: Int64, took_us: Int32, start_ms: int) -> Series:
     due = np.bincount(seconds[was_decided], minlength=length)
     decided = np.bincount(arrived[was_decided], minlength=length)
     bounds = np.searchsorted(due_ms, start_ms + 1_000 * np.arange(length + 1))
-    columns: list[list[float | None]] = [[], [], []]
-    for first, last in zip(bounds[:-1], bounds[1:], strict=True):
+    p50_ms: list[float | None] = []
+    p99_ms: list[float | None] = []
+    max_ms: list[float | None] = []
+    for first, last in pairwise(bounds.tolist()):
         took = took_us[first:last]
         took = took[took > 0]
         found = np.percentile(took, (50, 99, 100)) / 1e3 if len(took) else (None, None, None)
-        for column, value in zip(columns, found, strict=True):
+        for column, value in zip((p50_ms, p99_ms, max_ms), found, strict=True):
             column.append(None if value is None else round(float(value), 3))
     waiting = np.cumsum(due) - np.cumsum(decided)
-    return Series(*columns, due.tolist(), decided.tolist(), waiting.tolist())
+    return Series(p50_ms, p99_ms, max_ms, due.tolist(), decided.tolist(), waiting.tolist())
 
 
 def figures_of(
@@ -162,9 +165,7 @@ def figures_of(
 
 def _series(series: Series, samples: list[Sample], start_ms: int) -> dict[str, Any]:
     at_s = [round(s.at_s - start_ms / 1e3, 2) for s in samples]
-    cpu = [
-        round((b.cpu_s - a.cpu_s) / (b.at_s - a.at_s), 3) for a, b in zip(samples[:-1], samples[1:], strict=True)
-    ]
+    cpu = [round((b.cpu_s - a.cpu_s) / (b.at_s - a.at_s), 3) for a, b in pairwise(samples)]
     return {
         **{name: getattr(series, name) for name in Series.__dataclass_fields__},
         "sampled_at_s": at_s,

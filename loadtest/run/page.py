@@ -86,8 +86,8 @@ def run_page(figures: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
         f"<h2>Attacks</h2>{attacks}"
     )
     basis = (
-        f"Profile {figures['profile']}, seed {figures['seed']}, {figures['delivery']}, read by a {figures['isolation']} "
-        f"consumer: {figures['intended_events']:,} events in {figures['seconds']:g} s, of which the first "
+        f"Profile {figures['profile']}, seed {figures['seed']}, {figures['delivery']}, read by a "
+        f"{figures['isolation']} consumer: {figures['intended_events']:,} events in {figures['seconds']:g} s, of which the first "
         f"{figures['warm_up_s']:g} s are not counted"
     )
     return _page("Load test", basis, figures["invalid_because"], body, figures["machine"])

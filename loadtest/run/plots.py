@@ -1,9 +1,11 @@
 """Pictures of a run or of a search for capacity, as PNG. Needs the `train` extra."""
 
+import math
 from io import BytesIO
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 INK, ACCENT, SOFT, THIRD = "#3b4754", "#d9650b", "#9aa4ae", "#2a7f9e"
 _WIDE, _DPI = 9.6, 110
@@ -48,6 +50,7 @@ def plot_latency(figures: Outcome) -> bytes:
         axes.plot(range(len(values)), values, color=colour, linewidth=1.4, label=label)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.8)))
     axes.set(xlabel="second of the run", ylabel="latency, ms")
     _marks(axes, figures)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
@@ -59,7 +62,9 @@ def plot_throughput(figures: Outcome) -> bytes:
     series = figures["series"]
     figure = Figure(figsize=(_WIDE, 4.8), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    above.plot(series["due"], color=INK, linestyle=(0, (4, 2)), linewidth=1.4, label="due")
+    above.plot(
+        series["due"][: math.ceil(figures["seconds"])], color=INK, linestyle=(0, (4, 2)), linewidth=1.4, label="due"
+    )
     above.plot(series["decided"], color=ACCENT, linewidth=1.4, label="decided")
     above.set(ylabel="events/s")
     below.plot(series["open"], color=INK, linewidth=1.4, label="due and not decided at the second's end")
@@ -116,6 +121,7 @@ def plot_capacity(figures: Outcome) -> bytes:
             axes.axvline(figures[key], color=colour, linewidth=1.2, linestyle=(0, (4, 2)), label=label)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.8)))
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set(xlabel="events/s", ylabel="latency, ms")
     figure.legend(loc="outside lower center", ncols=5, frameon=False)
@@ -123,7 +129,8 @@ def plot_capacity(figures: Outcome) -> bytes:
 
 
 def _marks(axes: Any, figures: Outcome) -> None:
-    """What happened when, and the part that is not counted."""
+    """What happened when, and the part that is not counted; what came before the first event is not shown."""
+    axes.set_xlim(left=0)
     if figures["warm_up_s"]:
         axes.axvspan(0, figures["warm_up_s"], color="#eef0f2", zorder=0)
     for mark in figures["marks"]:
