@@ -118,7 +118,7 @@ def figures_of(
 ) -> dict[str, Any]:
     """All of it, as JSON takes it; times in the series are seconds after the first event was due."""
     due_ms, took_us = tally.times()
-    start_ms = tally.first_due_ms
+    start_ms = tally.first_due_ms - int(profile.plan.due_ms(np.zeros(1, np.int64))[0])
     from_ms, to_ms = start_ms + 1_000 * profile.warm_up_s, start_ms + 1_000 * profile.plan.seconds
     counted = took_us[(due_ms > from_ms) & (took_us > 0)]
     counts = counts_of(progress, tally)

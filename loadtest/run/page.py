@@ -87,8 +87,8 @@ def run_page(figures: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
     )
     basis = (
         f"Profile {figures['profile']}, seed {figures['seed']}, {figures['delivery']}, read by a "
-        f"{figures['isolation']} consumer: {figures['intended_events']:,} events in {figures['seconds']:g} s, of which the first "
-        f"{figures['warm_up_s']:g} s are not counted"
+        f"{figures['isolation']} consumer: {figures['intended_events']:,} events in "
+        f"{figures['seconds']:g} s, of which the first {figures['warm_up_s']:g} s are not counted"
     )
     return _page("Load test", basis, figures["invalid_because"], body, figures["machine"])
 
@@ -138,7 +138,7 @@ def _page(title: str, basis: str, reasons: list[str], body: str, machine: Mappin
 def _figure(key: str, title: str, unit: str, value: float | None) -> str:
     full = "" if value is None else f' data-value="{value!r}"'
     shown = _number(value / 2**20 if unit == "bytes" and value is not None else value)
-    unit = "MiB" if unit == "bytes" else unit
+    unit = "" if value is None else "MiB" if unit == "bytes" else unit
     return f'<tr><th scope="row">{escape(title)}</th><td data-key="{key}"{full}>{shown} {unit}</td></tr>'
 
 
