@@ -19,6 +19,7 @@ from loadtest.errors import LoadTestError
 from loadtest.run.capacity import Search, find_capacity
 from loadtest.run.conduct import conduct
 from loadtest.run.profile import LoadProfile, read_load_profile
+from loadtest.run.speed import speed as measure_speed
 from loadtest.run.target import Endpoint, own_target
 
 Outcome = dict[str, Any]
@@ -112,6 +113,14 @@ def capacity(
     for reason in figures["invalid_because"]:
         click.echo(f"capacity: not valid: {reason}", err=True)
     sys.exit(0 if figures["valid"] and figures["capacity_per_second"] else 1)
+
+
+@click.command()
+@click.option("--events", type=click.IntRange(5_000), default=500_000, show_default=True, help="How many to make.")
+def speed(events: int) -> None:
+    """Print as JSON how many events a second one core makes and renders."""
+    found = measure_speed(events)
+    sys.stdout.buffer.write(orjson.dumps(found, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 
 def with_delivery(profile: LoadProfile, delivery: str | None) -> LoadProfile:

@@ -121,6 +121,9 @@ def figures_of(
     start_ms = tally.first_due_ms - int(profile.plan.due_ms(np.zeros(1, np.int64))[0])
     from_ms, to_ms = start_ms + 1_000 * profile.warm_up_s, start_ms + 1_000 * profile.plan.seconds
     counted = took_us[(due_ms > from_ms) & (took_us > 0)]
+    came_ms = due_ms[took_us > 0] + took_us[took_us > 0] / 1e3
+    # What the worker's time in the counted part went into, which is not what was due in it where it is behind.
+    worked = int(((came_ms > from_ms) & (came_ms <= to_ms)).sum())
     counts = counts_of(progress, tally)
     reasons = reasons_invalid(progress, counts, profile.plan.events)
     cpu_s = cpu_between(samples, from_ms / 1e3, to_ms / 1e3)
@@ -139,10 +142,10 @@ def figures_of(
         "poison_sent": counts.poison,
         "events_counted": len(counted),
         **percentiles(counted),
-        "events_per_second": len(counted) / (profile.plan.seconds - profile.warm_up_s),
+        "events_per_second": worked / (profile.plan.seconds - profile.warm_up_s),
         "send_delay_ms_max": progress.delay_ms_max,
-        "cpu_us_per_event": cpu_s * 1e6 / len(counted) if cpu_s is not None and len(counted) else None,
-        "stages_us_per_event": _stages(samples, from_ms / 1e3, to_ms / 1e3, len(counted)),
+        "cpu_us_per_event": cpu_s * 1e6 / worked if cpu_s is not None and worked else None,
+        "stages_us_per_event": _stages(samples, from_ms / 1e3, to_ms / 1e3, worked),
         **_memory(samples, from_ms / 1e3),
         "attacks": [
             {"kind": a.kind, "started": a.started, "found": a.detected,
