@@ -49,7 +49,9 @@ def decisions(*numbers: int, ours: str = OURS) -> list[Decision]:
 
 
 def figures_of(tally: Tally, progress: Progress, samples: list[Sample] | None = None) -> Outcome:
-    profile = msgspec.convert({"plan": [{"seconds": 2, "rate": 10}], "warm_up_s": 1}, Profile)
+    profile = msgspec.convert(
+        {"plan": [{"seconds": 2, "rate": 10}], "warm_up_s": 1, "marks": [{"at_s": 1, "text": "here"}]}, Profile
+    )
     target = Target("", "", "", "", "", "exactly_once", None, None)
     return outcome(
         Asked("test", profile, 7), profile.settings(7, BEGAN_MS), profile.planned(), target, progress, tally,
