@@ -36,8 +36,9 @@ class Mark(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A profile as its file describes it.
 
-    `linger_ms`: how long the driver's producer waits for more than what is due within a tick of 2 ms. `warm_up_s`: how long the plan's first rate is sent before, which does not count. `engine` is the worker's
-    configuration, as far as it is not the default.
+    `linger_ms`: how long the driver's producer waits for more than what is due within a tick of 2 ms. `warm_up_s`: for
+    how long the plan's first rate is sent before, which does not count. `engine` is the worker's configuration, as far
+    as it is not the default.
     """
 
     plan: list[PieceSettings]
