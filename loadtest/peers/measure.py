@@ -31,7 +31,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Of one run, what stands in the table; the first three are after the warm-up."""
+    """Of one run, what stands in the table; the first three are after the warm-up.
+
+    `unsaid_share` is of results with another value that do not say so, as Tidegate's decisions do.
+    """
 
     events: int
     events_per_second: float
@@ -39,6 +42,7 @@ class Figures:
     results: int
     repeated: int
     differing_share: float
+    unsaid_share: float
     wrongly_scored_share: float
 
 
@@ -83,5 +87,6 @@ def figures(results: Results, usage: Usage, stopped_s: float, warm_up_s: float, 
         results=len(results),
         repeated=results.repeated,
         differing_share=differing(results, truth),
+        unsaid_share=differing(results, truth, flagged=False),
         wrongly_scored_share=wrongly_scored(results, truth),
     )

@@ -14,6 +14,7 @@ from loadtest.errors import LoadTestError
 from loadtest.peers.job import INPUTS, Int64, number_of
 
 Float64 = NDArray[np.float64]
+Bool = NDArray[np.bool_]
 
 GIVE_UP_S = 60.0
 # Half a cent, for sums that were added up in binary; what float32 inputs and another version of ONNX Runtime may do.
@@ -30,27 +31,29 @@ class Result(msgspec.Struct):
     sum_1h: float | None = None
     probability: float | None = None
     features: dict[str, float | None] = {}
+    inexact: list[str] = []
 
-    def values(self) -> tuple[float, float, float]:
-        """Count, sum and probability; NaN where there is none."""
+    def values(self) -> tuple[float, float, float, bool]:
+        """Count, sum and probability, NaN where there is none; and whether it says itself that a value is not exact."""
         found = (
             self.features.get(_COUNT, self.count_1h),
             self.features.get(_SUM, self.sum_1h),
             self.probability,
         )
         count, total, probability = (np.nan if value is None else value for value in found)
-        return count, total, probability
+        return count, total, probability, bool(self.inexact)
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """Of each event that has a result, by when it was written: its row, that moment (s), and the three values."""
+    """Of each event that has a result, by when it was written: row, that moment (s), and what `Result.values` has."""
 
     rows: Int64
     written_s: Float64
     counts: Float64
     sums: Float64
     probabilities: Float64
+    flagged: Bool
     repeated: int
 
     def __len__(self) -> int:
@@ -96,7 +99,7 @@ def committed(bootstrap: str, topic: str, partitions: int) -> Iterator[Message]:
 def read_results(messages: Iterator[Message]) -> Results:
     """The first result of each event; LoadTestError where a record is no result."""
     decode = msgspec.json.Decoder(Result).decode
-    found: list[tuple[float, float, float, float, float]] = []
+    found: list[tuple[float, ...]] = []
     for message in messages:
         try:
             result = decode(message.value() or b"")
@@ -106,31 +109,33 @@ def read_results(messages: Iterator[Message]) -> Results:
     return tabled(found)
 
 
-def tabled(found: list[tuple[float, float, float, float, float]]) -> Results:
-    """Row, moment (s), count, sum and probability of each record, as columns; what comes again is only counted."""
-    table = np.array(found, np.float64).reshape(-1, 5)
+def tabled(found: list[tuple[float, ...]]) -> Results:
+    """Row, moment (s) and values of each record, as columns; what comes again is only counted."""
+    table = np.array(found, np.float64).reshape(-1, 6)
     table = table[np.argsort(table[:, 1], kind="stable")]
     _, first = np.unique(table[:, 0], return_index=True)
     kept = table[np.sort(first)]
-    written_s, counts, sums, probabilities = kept[:, 1:].T
+    written_s, counts, sums, probabilities, flagged = kept[:, 1:].T
     repeated = len(table) - len(kept)
-    return Results(kept[:, 0].astype(np.int64), written_s, counts, sums, probabilities, repeated)
+    return Results(kept[:, 0].astype(np.int64), written_s, counts, sums, probabilities, flagged != 0, repeated)
 
 
-def differing(results: Results, truth: Truth) -> float:
-    """Share of results of which a value is another than the oracle's, or missing."""
+def _same(results: Results, truth: Truth) -> Bool:
+    counts_same: Bool = results.counts == truth.counts[results.rows]
+    return counts_same & (np.abs(results.sums - truth.sums[results.rows] / 100) < SUM_TOLERANCE)
+
+
+def differing(results: Results, truth: Truth, *, flagged: bool = True) -> float:
+    """Share of results of which a value is another than the oracle's, or missing; not `flagged`: and none says so."""
     if not len(results):
         return 0.0
-    same = results.counts == truth.counts[results.rows]
-    same &= np.abs(results.sums - truth.sums[results.rows] / 100) < SUM_TOLERANCE
-    return float(1 - same.mean())
+    other = ~_same(results, truth)
+    return float((other if flagged else other & ~results.flagged).mean())
 
 
 def wrongly_scored(results: Results, truth: Truth) -> float:
     """Share of results with the oracle's values but without the model's probability for them; 0 without a model."""
     if truth.probabilities is None or not len(results):
         return 0.0
-    same = results.counts == truth.counts[results.rows]
-    same &= np.abs(results.sums - truth.sums[results.rows] / 100) < SUM_TOLERANCE
     off = ~(np.abs(results.probabilities - truth.probabilities[results.rows]) < PROBABILITY_TOLERANCE)
-    return float((same & off).mean())
+    return float((_same(results, truth) & off).mean())

@@ -11,7 +11,7 @@ from loadtest.peers.measure import Figures
 from loadtest.peers.peer import Peer
 
 OURS = "tidegate"
-_MEDIANS = ("events_per_second", "cpu_us_per_event", "differing_share", "wrongly_scored_share")
+_MEDIANS = ("events_per_second", "cpu_us_per_event", "differing_share", "unsaid_share", "wrongly_scored_share")
 
 
 def row(peer: Peer, runs: Sequence[Figures], paced: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     shown = Table(title=title, title_justify="left")
     shown.add_column("peer")
     shown.add_column("window")
-    headings = ("events/s", "CPU us/event", "tidegate: events/s", "per CPU s", "other values")
+    headings = ("events/s", "CPU us/event", "tidegate: events/s", "per CPU s", "other values", "unsaid")
     for heading in (*headings, "p99 ms at half its rate", "p99 ms at the common rate"):
         shown.add_column(heading, justify="right")
     for each in rows:
@@ -57,6 +57,7 @@ def table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
             _number(each["tidegate_events_ratio"], ",.1f"),
             _number(each["tidegate_cpu_ratio"], ",.1f"),
             _number(each["differing_share"], ".2%"),
+            _number(each["unsaid_share"], ".2%"),
             _paced(each, "own"),
             _paced(each, "common"),
         )
