@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test lint bench ci lock clean
+.PHONY: install demo test lint bench ci lock lock-peers clean
 
 install: $(INSTALLED)
 
@@ -39,6 +39,14 @@ lock:
 	$(VENV)-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes \
 	    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
 	    pyproject.toml -o requirements.lock
+	rm -rf $(VENV)-lock
+
+# Likewise for what scripts/peers measures beside Tidegate, each in an environment of its own.
+lock-peers:
+	$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/pip install --quiet uv
+	for peer in faust quix; do $(VENV)-lock/bin/uv pip compile --quiet --universal --python-version 3.11 \
+	    --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock-peers" \
+	    scripts/peers.d/$$peer.in -o scripts/peers.d/$$peer.lock || exit 1; done
 	rm -rf $(VENV)-lock
 
 clean:

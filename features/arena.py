@@ -16,6 +16,7 @@ from features.prefetch import prefetch
 Int64 = NDArray[np.int64]
 UInt64 = NDArray[np.uint64]
 Int32 = NDArray[np.int32]
+UInt16 = NDArray[np.uint16]
 
 KEY, POSITION, CAPACITY, HEAD, LENGTH, NEWEST_MS, TICK, KIND = range(8)
 SLOT_WORDS = 8
@@ -132,10 +133,18 @@ def count_new(chosen: Int32, slots: Int64, counts: Int64) -> None:
 
 
 @kernel
-def freeze(chosen: Int32, slots: Int64) -> None:
-    """Turns dirty slots into pending ones: what they hold now is what a snapshot will write."""
-    for slot in chosen:
-        slots[slot, KIND] = (slots[slot, KIND] & ~DIRTY) | PENDING | STORED
+def freeze(chosen: Int32, slots: Int64, shards: int, buckets: UInt16) -> None:
+    """Turns dirty slots into pending ones: what they hold now is what a snapshot will write.
+
+    Writes to `buckets[n]` what a slot's row is sorted by first: its entity, and in which of so many shards its key is.
+    """
+    for k in range(chosen.shape[0]):
+        if k + SLOT_AHEAD < chosen.shape[0]:
+            prefetch(slots, chosen[k + SLOT_AHEAD])
+        slot = chosen[k]
+        kind = slots[slot, KIND]
+        buckets[k] = (kind & 255) * shards + np.int64(np.uint64(slots[slot, KEY]) % np.uint64(shards))
+        slots[slot, KIND] = (kind & ~DIRTY) | PENDING | STORED
 
 
 @kernel

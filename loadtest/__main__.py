@@ -8,7 +8,7 @@ import click
 from loadtest.chaos.commands import chaos, failover
 from loadtest.columns import Traffic
 from loadtest.files import write_jsonl, write_parquet
-from loadtest.run.commands import capacity, run, speed
+from loadtest.run.commands import capacity, run
 from loadtest.settings import TrafficSettings, spread
 from loadtest.traffic import chunks
 
@@ -26,7 +26,6 @@ main.add_command(chaos)
 main.add_command(failover)
 main.add_command(run)
 main.add_command(capacity)
-main.add_command(speed)
 
 
 @main.command()

@@ -20,6 +20,7 @@ from rich.console import Console
 from loadtest.driver import Driver, Load
 from loadtest.figures import Figures
 from loadtest.measure import Tally
+from loadtest.plan import steady
 from loadtest.reader import Reader
 from loadtest.report import Received, Report, Sent
 from loadtest.settings import TrafficSettings
@@ -93,7 +94,7 @@ def run_demo(
     tally = Tally(mask)
     producer = {**target.client, "linger.ms": target.linger_ms}
     with (
-        Driver(Load(traffic, seconds, target.input, producer)) as driver,
+        Driver(Load(traffic, steady(traffic.events_per_second, seconds), target.input, producer)) as driver,
         closing(Reader(target.client, target.decisions, target.alerts, target.dead_letters, tally)) as reader,
     ):
         console.print("starting the engine; the first start compiles its kernels", style="dim")

@@ -3,7 +3,7 @@
     parent                                driver
       |                                     |  connects, draws the population
       | <------------- ready -------------- |
-      | --------------- go ---------------> |  the first event is due `lead_ms` later
+      | --------------- go ---------------> |  the first event is due LEAD_MS later
       | <----- truth of the next chunk ---- |  and then sends it, while a thread renders the ones after it
       |                ...                  |
       | -------------- stop --------------> |  or the time is over: flushes, says so in `progress`
@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -61,20 +61,16 @@ PRODUCER = {
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What to send, for how long, and where to; `producer` holds librdkafka settings.
+    """What to send, when, and where to; `producer` holds librdkafka settings.
 
-    The traffic's `start_time_ms` makes the event ids unlike those of other runs; times are moved to when it is sent.
-    With a plan, that says when each event is due; without one, the traffic's own pace does. `chunks_ahead` of CHUNK_S
-    each are rendered before they are due, which the first `lead_ms` leave time for.
+    The traffic's `start_time_ms` makes the event ids unlike those of other runs; its rate is the plan's, and times are
+    moved to when it is sent.
     """
 
     traffic: TrafficSettings
-    seconds: float
+    plan: Plan
     topic: str
     producer: dict[str, Any]
-    plan: Plan | None = None
-    chunks_ahead: int = CHUNKS_AHEAD
-    lead_ms: int = LEAD_MS
 
 
 class Progress(ctypes.Structure):
@@ -183,14 +179,14 @@ def drive(load: Load, progress: Progress, link: Connection) -> None:
 
 def _send_stream(load: Load, progress: Progress, link: Connection) -> None:
     sender = _Sender(load, progress)
-    endless = chunks(load.traffic, max(1, round(load.traffic.events_per_second * CHUNK_S)))
+    rate = load.plan.mean_rate
+    endless = chunks(replace(load.traffic, events_per_second=rate), max(1, round(rate * CHUNK_S)))
     stream = chain([next(endless)], endless)
     link.send(READY)
     link.recv()
-    start_ms = time.time_ns() // 1_000_000 + load.lead_ms
-    # What is due at the very end still is.
-    end_ms = start_ms + round(load.seconds * 1_000) + 1
-    for traffic, messages in _rendered_ahead(_scheduled(stream, load, start_ms), load.chunks_ahead):
+    start_ms = time.time_ns() // 1_000_000 + LEAD_MS
+    end_ms = start_ms + round(load.plan.seconds * 1_000)
+    for traffic, messages in _rendered_ahead(stream, load, start_ms):
         due = int(np.searchsorted(traffic.send_times_ms, end_ms))
         link.send(truth_of(traffic.take(slice(0, due))))
         if not sender.send(traffic, messages[:due], link) or due < len(traffic):
@@ -198,31 +194,21 @@ def _send_stream(load: Load, progress: Progress, link: Connection) -> None:
     sender.finish()
 
 
-def _scheduled(stream: Iterator[Traffic], load: Load, start_ms: int) -> Iterator[Traffic]:
-    """The stream moved to when it is due. A late event stays as much older than its sending as it was."""
-    shift_ms, sent = start_ms - load.traffic.start_time_ms, 0
-    for traffic in stream:
-        if load.plan is None:
-            traffic.times_ms += shift_ms
-            traffic.send_times_ms += shift_ms
-        else:
-            ages_ms = traffic.send_times_ms - traffic.times_ms
-            traffic.send_times_ms = start_ms + load.plan.due_ms(np.arange(sent, sent + len(traffic)))
-            traffic.times_ms = traffic.send_times_ms - ages_ms
-        sent += len(traffic)
-        yield traffic
-
-
-def _rendered_ahead(stream: Iterator[Traffic], chunks_ahead: int) -> Iterator[tuple[Traffic, list[dict[str, bytes]]]]:
-    """The stream and its messages, which a thread has rendered before they are due."""
+def _rendered_ahead(
+    stream: Iterator[Traffic], load: Load, start_ms: int
+) -> Iterator[tuple[Traffic, list[dict[str, bytes]]]]:
+    """The stream moved to when it is due, and its messages, which a thread has rendered before."""
 
     def rendered() -> tuple[Traffic, list[dict[str, bytes]]]:
         traffic = next(stream)
+        late_ms = traffic.send_times_ms - traffic.times_ms
+        traffic.send_times_ms = start_ms + load.plan.due_ms(traffic.send_times_ms - load.traffic.start_time_ms)
+        traffic.times_ms = traffic.send_times_ms - late_ms
         keys = [b"%d" % number for number in traffic.card_numbers.tolist()]
         return traffic, [{"key": key, "value": value} for key, value in zip(keys, render(traffic), strict=True)]
 
     with ThreadPoolExecutor(1) as pool:
-        ahead = deque(pool.submit(rendered) for _ in range(chunks_ahead))
+        ahead = deque(pool.submit(rendered) for _ in range(CHUNKS_AHEAD))
         while True:
             ahead.append(pool.submit(rendered))
             yield ahead.popleft().result()

@@ -8,9 +8,8 @@ from statistics import median
 import msgspec
 import numpy as np
 from hdrh.histogram import HdrHistogram
-from numpy.typing import NDArray
 
-from loadtest.columns import ATTACK_KINDS, Int32, Int64
+from loadtest.columns import ATTACK_KINDS, Bool, Int64
 from loadtest.figures import AlertLine, AttackCount, Latency
 from loadtest.truth import Truth
 
@@ -56,14 +55,16 @@ class _Attack:
 class Tally:
     """Counts what comes back. One thread adds; others may read meanwhile, and are off by a batch at most."""
 
-    def __init__(self, mask: Callable[[str], str]) -> None:
-        """`mask` makes a key field fit for people's eyes."""
+    def __init__(self, mask: Callable[[str], str], ours: str = "") -> None:
+        """`mask` makes a key field fit for people's eyes; event ids that do not begin with `ours` are not looked at."""
         self._mask = mask
+        self._ours = ours
         self._known = 0
         self._send_times_ms: Int64 = np.zeros(0, np.int64)
         self._attack_ids: Int64 = np.zeros(0, np.int64)
-        self._was_decided: NDArray[np.bool_] = np.zeros(0, np.bool_)
-        self._took_us: Int32 = np.zeros(0, np.int32)
+        self._broken: Bool = np.zeros(0, np.bool_)
+        # 0 for those that are not decided.
+        self._arrived_us: Int64 = np.zeros(0, np.int64)
         self._attacks: dict[int, _Attack] = {}
         self._latencies_us = HdrHistogram(1, LATENCY_US_MAX, SIGNIFICANT_DIGITS)
         self._recent_us: list[Int64] = []
@@ -84,6 +85,7 @@ class Tally:
         self._reserve(self._known)
         self._send_times_ms[first : self._known] = truth.send_times_ms[new]
         self._attack_ids[first : self._known] = truth.attack_ids[new]
+        self._broken[first : self._known] = truth.poison[new]
         ids, rows = np.unique(truth.attack_ids, return_index=True)
         for attack_id, row in zip(ids.tolist(), rows.tolist(), strict=True):
             if attack_id >= 0 and attack_id not in self._attacks:
@@ -95,19 +97,18 @@ class Tally:
             more = (0, max(events, 2 * len(self._send_times_ms)) - len(self._send_times_ms))
             self._send_times_ms = np.pad(self._send_times_ms, more)
             self._attack_ids = np.pad(self._attack_ids, more)
-            self._was_decided = np.pad(self._was_decided, more)
-            self._took_us = np.pad(self._took_us, more)
+            self._broken = np.pad(self._broken, more)
+            self._arrived_us = np.pad(self._arrived_us, more)
 
     def add_decisions(self, decisions: Sequence[Decision], arrived_us: int) -> None:
         """Decisions that arrived together. Only the first one of an event counts."""
         numbers = self._numbers([decision.event_id for decision in decisions])
-        first = np.unique(numbers[~self._was_decided[numbers]])
-        self._was_decided[first] = True
+        first = np.unique(numbers[self._arrived_us[numbers] == 0])
+        self._arrived_us[first] = arrived_us
         self.decided_again += len(numbers) - len(first)
         self.decided += len(first)
         self.kinds.update(decision.decision for decision in decisions)
         latencies_us = np.clip(arrived_us - self._send_times_ms[first] * 1_000, 1, LATENCY_US_MAX)
-        self._took_us[first] = latencies_us
         for value, count in zip(*np.unique(latencies_us, return_counts=True), strict=True):
             self._latencies_us.record_value(int(value), int(count))
         self._recent_us.append(latencies_us)
@@ -115,6 +116,8 @@ class Tally:
 
     def add_alert(self, alert: Alert, key: str, arrived_us: int) -> None:
         """One alert; `key` is its Kafka key."""
+        if not alert.event_id.startswith(self._ours):
+            return
         numbers = self._numbers([alert.event_id])
         attack = self._attacks.get(int(self._attack_ids[numbers[0]])) if len(numbers) else None
         self.alerts += 1
@@ -135,7 +138,8 @@ class Tally:
 
     def _numbers(self, event_ids: list[str]) -> Int64:
         """The numbers in the ids; those of events that were never sent are counted and left out."""
-        numbers = np.array([int(event_id.rpartition("-")[2]) for event_id in event_ids], np.int64)
+        ours = [event_id for event_id in event_ids if event_id.startswith(self._ours)]
+        numbers = np.array([int(event_id.rpartition("-")[2]) for event_id in ours], np.int64)
         known = numbers < self._known
         self.unknown += int((~known).sum())
         return numbers[known]
@@ -145,12 +149,15 @@ class Tally:
         """Intended send time of the first event, 0 before it is known."""
         return int(self._send_times_ms[0]) if self._known else 0
 
-    def times(self) -> tuple[Int64, Int32]:
-        """Of each new event that was to be sent: when it was due, in ms, and its latency in us, 0 without a decision.
+    def due_ms(self) -> Int64:
+        """Intended send times of all events that a decision is due for."""
+        return self._send_times_ms[: self._known][~self._broken[: self._known]]
 
-        Poison is among them, and stays without one.
-        """
-        return self._send_times_ms[: self._known], self._took_us[: self._known]
+    def timed(self) -> tuple[Int64, Int64]:
+        """Of each decided event, in the order of sending: its intended send time, and its latency in us."""
+        decided = np.flatnonzero(self._arrived_us[: self._known])
+        due_ms = self._send_times_ms[decided]
+        return due_ms, np.clip(self._arrived_us[decided] - due_ms * 1_000, 1, LATENCY_US_MAX)
 
     def latency(self) -> Latency:
         """Over all events decided so far; zeros before the first one."""

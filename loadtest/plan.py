@@ -1,10 +1,4 @@
-"""When events are due: rates over time, and their integral.
-
-events/s
-  3000 |        ____
-  1000 |_______|    |________        pieces of constant or linearly changing rate, one after the other
-       0       60   90      150 s
-"""
+"""When events are due: a plan of rates that change with time, and what it makes of a steady stream."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,78 +10,74 @@ from loadtest.columns import Float64, Int64
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """So many seconds, from one rate (events/s) to another in a straight line. Raises ValueError on what is no pace."""
+    """So many seconds, in which the rate goes in a straight line from `start` to `end` events per second."""
 
     seconds: float
-    rate: float
-    rate_to: float
-
-    def __post_init__(self) -> None:
-        if not self.seconds > 0:
-            raise ValueError(f"seconds: {self.seconds} must be positive")
-        if not (self.rate >= 0 and self.rate_to >= 0 and self.rate + self.rate_to > 0):
-            raise ValueError(f"rate, rate_to: {self.rate}, {self.rate_to} must not be negative, nor both 0")
+    start: float
+    end: float
 
     @property
     def events(self) -> float:
-        """The integral."""
-        return self.seconds * (self.rate + self.rate_to) / 2
+        """How many events are due within it, on average."""
+        return self.seconds * (self.start + self.end) / 2
 
 
 class Plan:
-    """Pieces in a row; by a time t, as many events are due as the integral up to t has whole ones."""
+    """Pieces one after another. The last rate goes on beyond the end."""
 
     def __init__(self, pieces: Sequence[Piece]) -> None:
+        """ValueError where there is no piece, or a length or rate that is not positive."""
         if not pieces:
-            raise ValueError("a plan needs at least one piece")
-        self.pieces = tuple(pieces)
+            raise ValueError("the plan has no pieces")
+        for piece in pieces:
+            if not min(piece.seconds, piece.start, piece.end) > 0:
+                raise ValueError(f"seconds and rates must be positive, not {piece}")
+        self.pieces = (*pieces,)
+        self.seconds = sum(piece.seconds for piece in pieces)
+        self.events = sum(piece.events for piece in pieces)
         self._starts_s = np.cumsum([0.0, *(piece.seconds for piece in pieces)])
-        self._before = np.cumsum([0.0, *(piece.events for piece in pieces)])
-
-    @property
-    def seconds(self) -> float:
-        """How long it lasts."""
-        return float(self._starts_s[-1])
-
-    @property
-    def events(self) -> int:
-        """How many events are due in all; what floating point takes from a whole number is given back."""
-        return int(self._before[-1] + 1e-6)
+        self._starts_events = np.cumsum([0.0, *(piece.events for piece in pieces)])
+        self._rates = np.array([*(piece.start for piece in pieces), pieces[-1].end])
+        self._slopes = np.array([*((piece.end - piece.start) / piece.seconds for piece in pieces), 0.0])
 
     @property
     def mean_rate(self) -> float:
         """Events per second over the whole plan."""
-        return float(self._before[-1]) / self.seconds
+        return self.events / self.seconds
 
-    def rate_at(self, t_s: float) -> float:
-        """Events per second at a moment; 0 outside the plan."""
-        if not 0 <= t_s < self.seconds:
-            return 0.0
-        at = int(np.searchsorted(self._starts_s, t_s, side="right")) - 1
-        piece = self.pieces[at]
-        return piece.rate + (piece.rate_to - piece.rate) * (t_s - float(self._starts_s[at])) / piece.seconds
+    @property
+    def rate_max(self) -> float:
+        """The highest rate at any time."""
+        return max(max(piece.start, piece.end) for piece in self.pieces)
 
-    def due_ms(self, numbers: Int64) -> Int64:
-        """The whole millisecond, from the beginning, by which each event is due; numbers count from 0.
+    def after(self, seconds: float) -> "Plan":
+        """The same, begun with so many seconds at its first rate."""
+        if not seconds:
+            return self
+        first = self.pieces[0].start
+        return Plan((Piece(seconds, first, first), *self.pieces))
 
-        Rounded up, so that none is due before the integral has it. Numbers that are not in the plan are due after its
-        end.
+    def rate_at(self, seconds: Float64) -> Float64:
+        """Events per second at these times since the beginning."""
+        piece = np.searchsorted(self._starts_s, seconds, side="right") - 1
+        rates: Float64 = self._rates[piece] + self._slopes[piece] * (seconds - self._starts_s[piece])
+        return rates
+
+    def due_ms(self, steady_ms: Int64) -> Int64:
+        """When events are due that a steady stream of the mean rate has at `steady_ms` since its beginning.
+
+        A Poisson process stays one when its time is moved by the inverse of its cumulated rate (Cinlar, Introduction to
+        Stochastic Processes, 1975, 4.7). Within a piece of rate r and slope a, the m-th event is due after
+        2m / (r + sqrt(r^2 + 2am)) seconds.
         """
-        wanted = numbers.astype(np.float64) + 1.0
-        at = np.clip(np.searchsorted(self._before, wanted, side="left") - 1, 0, len(self.pieces) - 1)
-        first = np.array([piece.rate for piece in self.pieces])[at]
-        last = np.array([piece.rate_to for piece in self.pieces])[at]
-        span = np.array([piece.seconds for piece in self.pieces])[at]
-        inside = _time_to(wanted - self._before[at], first, (last - first) / span)
-        within_s = np.minimum(self._starts_s[at] + inside, self.seconds)
-        # A millisecond that a rounding error of floating point exceeds is still that millisecond.
-        due: Int64 = np.ceil(within_s * 1_000 - 1e-6).astype(np.int64)
-        due[numbers >= self.events] = int(np.ceil(self.seconds * 1_000)) + 2
-        return due
+        events = steady_ms / 1_000 * self.mean_rate
+        piece = np.searchsorted(self._starts_events, events, side="right") - 1
+        within, rates = events - self._starts_events[piece], self._rates[piece]
+        seconds = 2 * within / (rates + np.sqrt(np.maximum(rates * rates + 2 * self._slopes[piece] * within, 0.0)))
+        due_ms: Int64 = np.rint((self._starts_s[piece] + seconds) * 1_000).astype(np.int64)
+        return due_ms
 
 
-def _time_to(events: Float64, rate: Float64, slope: Float64) -> Float64:
-    """The t at which rate * t + slope * t^2 / 2 reaches `events`; in the form that loses nothing where slope is 0."""
-    root = np.sqrt(np.maximum(rate * rate + 2 * slope * events, 0.0))
-    times: Float64 = 2 * events / np.maximum(rate + root, 1e-12)
-    return times
+def steady(events_per_second: float, seconds: float) -> Plan:
+    """One rate for so long."""
+    return Plan([Piece(seconds, events_per_second, events_per_second)])

@@ -37,27 +37,30 @@ class Reader:
         dead_letters: str,
         tally: Tally,
         *,
-        only_new: bool = False,
+        from_end: bool = False,
     ) -> None:
-        """Connects; LoadTestError where no broker answers or a topic is missing. `only_new`: not what is there."""
-        self._only_new = only_new
+        """Connects; reads from the beginning, or what comes from now on.
+
+        LoadTestError where no broker answers or a topic is missing.
+        """
         self._tally = tally
         self._adders = {decisions: self._add_decisions, alerts: self._add_alerts, dead_letters: self._add_dead_letters}
         self._decode_decision = msgspec.json.Decoder(Decision).decode
         self._decode_alert = msgspec.json.Decoder(Alert).decode
         self._consumer = Consumer({**CONSUMER, **client})
         try:
-            self._consumer.assign([place for topic in self._adders for place in self._beginnings(topic)])
+            self._consumer.assign([place for topic in self._adders for place in self._places(topic, from_end)])
         except KafkaException as error:
             raise LoadTestError(f"no Kafka broker answers the reader: {error.args[0].str()}") from error
 
-    def _beginnings(self, topic: str) -> list[TopicPartition]:
+    def _places(self, topic: str, from_end: bool) -> list[TopicPartition]:
         found = self._consumer.list_topics(topic, timeout=ANSWER_TIMEOUT_S).topics[topic]
         if found.error is not None:
             raise LoadTestError(f"topic {topic!r}: {found.error.str()}")
         places = [TopicPartition(topic, partition, 0) for partition in found.partitions]
-        for place in places if self._only_new else ():
-            place.offset = self._consumer.get_watermark_offsets(place, timeout=ANSWER_TIMEOUT_S)[1]
+        if from_end:
+            for place in places:
+                _, place.offset = self._consumer.get_watermark_offsets(place, timeout=ANSWER_TIMEOUT_S)
         return places
 
     def run(self, truths: Callable[[], list[Truth]], engine_stopped: threading.Event) -> None:

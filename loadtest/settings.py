@@ -27,6 +27,9 @@ class TrafficSettings:
     card_exponent: float = 0.3
     merchant_exponent: float = 0.8
     ip_exponent: float = 0.5
+    # Of the honest purchases, the share of one card beside its own by Zipf, and that at one merchant.
+    hot_card_share: float = 0.0
+    hot_merchant_share: float = 0.0
 
     # A card that paid pays again at once with this probability, after a mean of `burst_gap_s`.
     burst_probability: float = 0.05
@@ -58,6 +61,8 @@ class TrafficSettings:
             "duplicate_share",
             "poison_share",
             "burst_probability",
+            "hot_card_share",
+            "hot_merchant_share",
         ):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}: {getattr(self, name)} must be within 0..1, 1 excluded")

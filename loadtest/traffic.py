@@ -33,6 +33,8 @@ from loadtest.settings import DAY_S, TrafficSettings
 SLAB_EVENTS = 8_192
 SLAB_S_MAX = 600.0
 BURST_EVENTS_MAX = 4
+# The number of the card, or merchant, that has the hot share.
+HOT = 0
 
 
 def generate(settings: TrafficSettings, events: int) -> Traffic:
@@ -88,6 +90,9 @@ def _base(rng: np.random.Generator, stream: Stream, bounds_ms: Int64) -> Traffic
     times_ms = np.sort(rng.uniform(bounds_ms[0], bounds_ms[1], n)).astype(np.int64)
     cards = np.searchsorted(population.card_cumulative, rng.random(n))
     merchants = np.searchsorted(population.merchant_cumulative, rng.random(n))
+    for numbers, share in ((cards, settings.hot_card_share), (merchants, settings.hot_merchant_share)):
+        if share:  # nothing is drawn for streams that have none, so that they stay as they are
+            numbers[rng.random(n) < share] = HOT
     pos = rng.random(n) < CATEGORY_POS_SHARE[population.merchant_categories[merchants]]
     devices, ips = _usual_or_terminal(rng, population, cards, merchants, pos)
     amounts_minor = _amounts_minor(rng, population, merchants)

@@ -55,6 +55,8 @@ KEPT_SHARE = 0.5
 # A batch begins with at least this share of the heap free.
 FREE_SHARE = 1 / 16
 CHECKSUM_BYTES = 4
+# Of so many blocks, drawn evenly, the mean size is that of all within a few hundredths.
+SAMPLED_BLOCKS = 8_192
 
 Settle = Callable[[], None]
 
@@ -107,6 +109,9 @@ class HotCache:
         self.hits = 0
         self.misses = 0
         self._tick = 0
+        # Of the dirty slots, those without a row by kind, as far as they were counted.
+        self._new = np.zeros(self._entities, np.int64)
+        self._counted = 0
 
     def events_max(self) -> int:
         """How many events one batch may have so that there can always be slots for it."""
@@ -142,6 +147,7 @@ class HotCache:
         still_dirty = np.flatnonzero(self.slots[: self.used, KIND] & DIRTY)
         self.dirty_count = len(still_dirty)
         self.dirty[: self.dirty_count] = still_dirty
+        self._count_anew()
         heap_words = max(heap_words, self._entities * self.block_words_max)
         if self.heap_top + heap_words > len(self.heap) or self.used + events * self._entities > self._slots_max:
             raise FatalError("state.cache_bytes_max is too small for the entities that changed since the last flush")
@@ -218,9 +224,11 @@ class HotCache:
         return lengths
 
     def dirty_bytes(self) -> int:
-        """Memory, blocks and slots, of what the next flush would write."""
-        blocks = 8 * int(block_words(self.dirty[: self.dirty_count], self.slots, self.heap))
-        return blocks + self.dirty_count * self._bytes_per_slot
+        """Memory, blocks and slots, of what the next flush would write; that of many blocks by a sample of them."""
+        every = max(1, self.dirty_count // SAMPLED_BLOCKS)
+        sample = np.ascontiguousarray(self.dirty[: self.dirty_count : every])
+        words = int(block_words(sample, self.slots, self.heap))
+        return 8 * words * self.dirty_count // max(1, len(sample)) + self.dirty_count * self._bytes_per_slot
 
     def kinds(self, slots: NDArray[np.integer]) -> Int64:
         """The entity number of each slot."""
@@ -234,14 +242,20 @@ class HotCache:
 
     def new_entities(self) -> Int64:
         """How many entities of each kind the next flush would write that have no row yet."""
-        counts = np.zeros(self._entities, np.int64)
-        count_new(self.dirty[: self.dirty_count], self.slots, counts)
-        return counts
+        count_new(self.dirty[self._counted : self.dirty_count], self.slots, self._new)
+        self._counted = self.dirty_count
+        return self._new.copy()
+
+    def _count_anew(self) -> None:
+        """Forgets what was counted of the dirty slots, which are others now, or have another row."""
+        self._counted = 0
+        self._new[:] = 0
 
     def note_deleted(self, keys: list[bytes]) -> None:
         """Notes that these rows are gone from the database."""
         found = self._find_keys(keys)
         self.slots[found[found >= 0], KIND] &= ~STORED
+        self._count_anew()
 
     def without_pending(self, keys: list[bytes]) -> list[bytes]:
         """Those of these keys that the newest snapshot does not write."""
@@ -259,6 +273,7 @@ class HotCache:
         """The dirty slots; the list of them is empty afterwards."""
         chosen = self.dirty[: self.dirty_count].copy()
         self.dirty_count = 0
+        self._count_anew()
         return chosen
 
     def pack(self, slots: Int64) -> list[bytes]:

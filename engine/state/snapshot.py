@@ -26,14 +26,14 @@ class Snapshot:
         self._cache = cache
         chosen = cache.take_dirty()
         # Keys ascend by entity and shard, in buckets, and within those by hash: a bucket is sorted when its turn comes.
-        buckets = (cache.kinds(chosen) * SHARDS + (cache.hashes(chosen) % SHARDS).astype(np.int64)).astype(np.uint16)
+        buckets = np.empty(len(chosen), np.uint16)
+        freeze(chosen, cache.slots, SHARDS, buckets)
         order = np.argsort(buckets, kind="stable")
         self._chosen = chosen[order].astype(np.int64)
         self._bounds = iter([*np.flatnonzero(np.diff(buckets[order], prepend=-1)).tolist(), len(chosen)][1:])
         # What was given out, and up to where the rest is in the order of keys.
         self._at = self._sorted_to = 0
         self._early: dict[int, bytes] = {}
-        freeze(chosen, cache.slots)
 
     def __len__(self) -> int:
         return len(self._chosen)

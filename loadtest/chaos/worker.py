@@ -19,7 +19,6 @@ LISTEN = f"{HOST}:0"
 LISTENS = re.compile(rb"admin endpoint listening.*127\.0\.0\.1:(\d+)")
 ANSWER_TIMEOUT_S = 2.0
 END_TIMEOUT_S = 60.0
-TOPICS_TIMEOUT_S = 60.0
 LOG_LINES_SHOWN = 15
 REFUSED = "Connection refused"
 OVERRIDES = "TIDEGATE__"
@@ -68,18 +67,6 @@ class Worker:
         return self._process.poll() if self._process is not None else None
 
     @property
-    def pid(self) -> int | None:
-        """The process id; None where none was started."""
-        return self._process.pid if self._process is not None else None
-
-    @property
-    def port(self) -> int | None:
-        """Where it answers for its metrics; None before it has said so."""
-        if self._port is None and (said := LISTENS.search(self._log())):
-            self._port = int(said[1])
-        return self._port
-
-    @property
     def running(self) -> bool:
         """Whether there is a process, frozen or not."""
         return self._process is not None and self._process.poll() is None
@@ -88,15 +75,23 @@ class Worker:
         """What it says at `/readyz`: nothing while it starts, is frozen, or is gone."""
         if not self.running or self.frozen:
             return Health()
-        if self.port is None:
+        if self._port is None and (said := LISTENS.search(self._log())):
+            self._port = int(said[1])
+        if self._port is None:
             return Health()
         try:
-            with closing(http.client.HTTPConnection(HOST, self.port, timeout=ANSWER_TIMEOUT_S)) as connection:
+            with closing(http.client.HTTPConnection(HOST, self._port, timeout=ANSWER_TIMEOUT_S)) as connection:
                 connection.request("GET", "/readyz")
                 answer = connection.getresponse()
                 return Health(json.loads(answer.read())["role"], answer.status == http.client.OK)
         except OSError:
             return Health()  # not listening yet, or not any more
+
+    @property
+    def metrics_url(self) -> str:
+        """Where its numbers are; only once it has said something at `health`."""
+        assert self._port is not None
+        return f"http://{HOST}:{self._port}/metrics"
 
     def _log(self) -> bytes:
         """What this process has logged."""
@@ -154,17 +149,6 @@ class Worker:
         if process.stdin is not None:
             process.stdin.close()
         self._process, self.frozen = None, False
-
-
-def create_topics(worker: Worker) -> None:
-    """Creates what its configuration names; LoadTestError where that does not go."""
-    command = [sys.executable, "-m", "engine", "topics", "apply", "--config", str(worker.config_file)]
-    command += ["--bootstrap", worker.bootstrap]
-    done = subprocess.run(
-        command, env=plain_environment(), capture_output=True, text=True, check=False, timeout=TOPICS_TIMEOUT_S
-    )
-    if done.returncode != 0:
-        raise LoadTestError(f"tidegate topics apply ended with exit code {done.returncode}: {done.stderr.strip()}")
 
 
 def plain_environment() -> dict[str, str]:

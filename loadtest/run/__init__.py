@@ -1,1 +1,6 @@
-"""Measures what a client sees under a given load: from when an event was due to the arrival of its decision."""
+"""`python -m loadtest run` and `capacity`: what one worker does under a load that is planned, seen from outside.
+
+driver (a process) --> Kafka --> worker (a process) --> Kafka --> reader (a thread) --> tally
+                                   \\-- /metrics, every few seconds --> scraper (a thread)  |
+                                            figures, as JSON and as a page <---------------+
+"""

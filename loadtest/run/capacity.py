@@ -1,127 +1,123 @@
-"""The highest rate that is held, the curve of latency over throughput on the way there, and its knee.
+"""The highest rate that a worker holds with p99 within a bound, and how latency grows on the way there."""
 
-    rate  5,000 -> 7,500 -> 11,250 -> 16,900 (not held)
-                                 `-> 14,100 -> 15,500 ...      halfway between held and not held, a few times
-
-All steps run on one worker, one after the other, each with a warm-up that is not counted.
-"""
-
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
 
-from loadtest.errors import LoadTestError
-from loadtest.run.conduct import conduct
-from loadtest.run.outcome import machine
-from loadtest.run.profile import LoadProfile
-from loadtest.run.target import Endpoint
+import msgspec
+import numpy as np
 
-KEPT = (
-    "valid", "invalid_because", "sent", "decided", "missing", "duplicated", "p50_ms", "p99_ms", "p999_ms", "max_ms",
-    "events_per_second", "cpu_us_per_event",
-)  # fmt: skip
+from loadtest.run.outcome import Outcome
+from loadtest.run.profile import PieceSettings
+from loadtest.run.run import Asked, Say, run
+from loadtest.run.stage import Target
 
-Step = dict[str, Any]
-Measure = Callable[[float], Step]
-
-
-@dataclass(frozen=True, slots=True)
-class Search:
-    """`first` events/s, `factor` times as many each step, then `halvings` steps between the last two."""
-
-    first: float = 5_000.0
-    factor: float = 1.4
-    halvings: int = 2
-    rate_max: float = 200_000.0
-    p99_bound_ms: float = 100.0
+# Rates grow by this factor while they are held, and then halve the gap so often.
+GROWTH = 1.5
+HALVINGS = 3
+STEPS_MAX = 20
+# What is sent before each rate counts: the first step warms up a broker that may be new.
+WARM_UP_FIRST_S, WARM_UP_S = 30.0, 5.0
+# Of the rate asked for, what must be decided for it to be held.
+DECIDED_SHARE_MIN = 0.98
 
 
-def held(step: Step, p99_bound_ms: float) -> bool:
-    """Whether a rate was held: sent as meant, all decided once, and soon enough."""
-    p99_ms = step["p99_ms"]
-    decided = not step["missing"] and not step["duplicated"]
-    return bool(step["valid"] and decided and p99_ms is not None and p99_ms <= p99_bound_ms)
+class Bound(msgspec.Struct, frozen=True):
+    """What is asked: p99 in ms, the first rate in events per second, and for how long each counts."""
+
+    p99_ms: float
+    first: float
+    seconds: float
 
 
-def climb(search: Search, measure: Measure) -> tuple[list[Step], str]:
-    """The steps in the order in which they were made, each with `rate` and `held`, and why no more were made.
+class Step(msgspec.Struct, frozen=True):
+    """One rate: whether it was held, or `why` not."""
 
-    Ends at once where the generator could not send a rate: the engine's limit is not known then.
+    rate: float
+    events_per_second: float
+    p50_ms: float | None
+    p99_ms: float | None
+    cpu_us_per_event: float | None
+    held: bool
+    why: str
+
+
+class Capacity(msgspec.Struct, frozen=True):
+    """The highest rate that was held, 0 where none was; the rate at the curve's knee, None where there is none."""
+
+    profile: str
+    delivery: str
+    bound: Bound
+    events_per_second: float
+    knee_events_per_second: float | None
+    steps: list[Step]
+
+    @property
+    def sentence(self) -> str:
+        """What was found."""
+        knee = (
+            ""
+            if self.knee_events_per_second is None
+            else f"; the curve's knee is at {self.knee_events_per_second:,.0f}"
+        )
+        if not self.events_per_second:
+            return f"not even {self.bound.first:,.0f} events/s are held with p99 within {self.bound.p99_ms:g} ms"
+        return f"{self.events_per_second:,.0f} events/s are held with p99 within {self.bound.p99_ms:g} ms{knee}"
+
+
+def find_capacity(asked: Asked, target: Target, bound: Bound, say: Say) -> Capacity:
+    """Tries rates on one worker that goes on running; raises as `run`."""
+
+    def attempt(rate: float, warm_up_s: float) -> Step:
+        piece = PieceSettings(bound.seconds, rate)
+        profile = msgspec.structs.replace(asked.profile, plan=[piece], warm_up_s=warm_up_s)
+        step = judged(rate, run(replace(asked, profile=profile), target, say), bound)
+        say(f"{rate:,.0f} events/s: p99 {step.p99_ms:,.1f} ms, {'held' if step.held else step.why}")
+        return step
+
+    steps = sorted(search(attempt, bound.first), key=lambda step: step.rate)
+    held = [step.rate for step in steps if step.held]
+    return Capacity(asked.name, target.delivery, bound, max(held, default=0.0), knee(steps), steps)
+
+
+def search(attempt: Callable[[float, float], Step], first: float) -> list[Step]:
+    """Steps up by a constant factor until a rate is not held, then halves the gap between it and the last that was."""
+    steps = [attempt(first, WARM_UP_FIRST_S)]
+    while steps[-1].held and len(steps) < STEPS_MAX:
+        steps.append(attempt(steps[-1].rate * GROWTH, WARM_UP_S))
+    if len(steps) == 1 or steps[-1].held:
+        return steps
+    low, high = steps[-2].rate, steps[-1].rate
+    for _ in range(HALVINGS):
+        steps.append(attempt((low + high) / 2, WARM_UP_S))
+        low, high = (steps[-1].rate, high) if steps[-1].held else (low, steps[-1].rate)
+    return steps
+
+
+def judged(rate: float, outcome: Outcome, bound: Bound) -> Step:
+    """Whether a rate was held."""
+    why = ""
+    if not outcome.valid:
+        why = "the generator fell behind"
+    elif outcome.missing or outcome.duplicated:
+        why = f"{outcome.missing:,} missing, {outcome.duplicated:,} doubled"
+    elif outcome.p99_ms is None or outcome.p99_ms > bound.p99_ms:
+        why = "p99 beyond the bound"
+    elif outcome.events_per_second < DECIDED_SHARE_MIN * rate:
+        why = "decided more slowly than sent"
+    return Step(rate, outcome.events_per_second, outcome.p50_ms, outcome.p99_ms, outcome.cpu_us_per_event, not why, why)
+
+
+def knee(steps: list[Step]) -> float | None:
+    """The rate where the curve of p99 by rate bends most; None for fewer than three points, or a curve that does not.
+
+    Where the curve, both axes scaled to 0..1, is furthest below its chord: Satopaa et al., Finding a "Kneedle" in a
+    Haystack, 2011, for a convex increasing curve, without its smoothing.
     """
-    steps: list[Step] = []
-    rate, low, high = search.first, 0.0, 0.0
-    while rate <= search.rate_max:
-        step = {"rate": rate, **measure(rate)}
-        step["held"] = held(step, search.p99_bound_ms)
-        steps.append(step)
-        if not step["valid"]:
-            return steps, f"{rate:,.0f} events/s could not be sent as meant, which says nothing of the engine"
-        if step["held"]:
-            low = rate
-        else:
-            high = rate
-        if high and (low == 0.0 or len(steps) - steps.index(_first_not_held(steps)) > search.halvings):
-            return steps, f"{high:,.0f} events/s was not held"
-        rate = (low + high) / 2 if high else rate * search.factor
-    return steps, f"the search was to end at {search.rate_max:,.0f} events/s"
-
-
-def _first_not_held(steps: list[Step]) -> Step:
-    return next(step for step in steps if not step["held"])
-
-
-def knee(rates: list[float], latencies_ms: list[float]) -> float | None:
-    """The rate at the knee of a rising curve; None with fewer than three points, or where nothing bends upwards.
-
-    Kneedle's definition (Satopaa et al., "Finding a Kneedle in a Haystack", ICDCS workshops 2011): with both axes
-    scaled to 0..1, the point furthest below the straight line from the first point to the last.
-
-    >>> knee([1.0, 2.0, 3.0, 4.0], [1.0, 1.1, 1.3, 9.0])
-    3.0
-    """
-    points = sorted(zip(rates, latencies_ms, strict=True))
+    points = [(step.rate, step.p99_ms) for step in steps if step.p99_ms is not None]
     if len(points) < 3:
         return None
-    (x0, y0), (x1, y1) = points[0], points[-1]
-    if x1 <= x0 or y1 <= y0:
+    rates, latencies = np.array(points).T
+    if np.ptp(latencies) == 0:
         return None
-    below, rate = max(((x - x0) / (x1 - x0) - (y - y0) / (y1 - y0), x) for x, y in points)
-    return rate if below > 0 else None
-
-
-def find_capacity(
-    profile: LoadProfile,
-    endpoint: Endpoint,
-    search: Search,
-    seconds: tuple[float, float],
-    say: Callable[[str], None],
-    stop: threading.Event,
-) -> dict[str, Any]:
-    """What `capacity --json` prints; `seconds` of warm-up and of counting each step has. Raises LoadTestError."""
-
-    def measure(rate: float) -> Step:
-        say(f"{rate:,.0f} events/s")
-        figures = conduct(profile.at_rate(*seconds, rate), endpoint, say, stop)
-        if stop.is_set():
-            raise LoadTestError("stopped before the end")
-        return {key: figures[key] for key in KEPT}
-
-    steps, ended = climb(search, measure)
-    held_rates = [step["rate"] for step in steps if step["held"]]
-    timed = [step for step in steps if step["valid"] and step["p99_ms"] is not None]
-    return {
-        "profile": profile.name,
-        "delivery": profile.delivery,
-        "valid": all(step["valid"] for step in steps),
-        "invalid_because": [reason for step in steps for reason in step["invalid_because"]],
-        "capacity_per_second": max(held_rates, default=None),
-        "knee_per_second": knee([step["rate"] for step in timed], [step["p99_ms"] for step in timed]),
-        "p99_bound_ms": search.p99_bound_ms,
-        "warm_up_s": seconds[0],
-        "seconds": seconds[1],
-        "ended_because": ended,
-        "steps": steps,
-        "seed": profile.traffic.seed,
-        "machine": machine(),
-    }
+    below = (rates - rates[0]) / np.ptp(rates) - (latencies - latencies.min()) / np.ptp(latencies)
+    return float(rates[below.argmax()]) if below.max() > 0 else None

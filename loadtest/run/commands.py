@@ -1,188 +1,200 @@
 """`python -m loadtest run` and `capacity`."""
 
-import os
-import signal
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import click
-import orjson
+import msgspec
+from rich.console import Console
+from rich.table import Table
 
 from loadtest.errors import LoadTestError
-from loadtest.run.capacity import Search, find_capacity
-from loadtest.run.conduct import conduct
-from loadtest.run.profile import LoadProfile, read_load_profile
-from loadtest.run.speed import speed as measure_speed
-from loadtest.run.target import Endpoint, own_target
+from loadtest.run.capacity import Bound, Capacity, find_capacity
+from loadtest.run.outcome import Outcome, json_of
+from loadtest.run.profile import Profile, read_profile, shipped
+from loadtest.run.run import Asked
+from loadtest.run.run import run as run_profile
+from loadtest.run.stage import Target, own
+from loadtest.run.text import conclusion, figures, ms, plan_text
 
-Outcome = dict[str, Any]
-Options = Callable[[Callable[..., None]], Callable[..., None]]
+T = TypeVar("T")
 
-
-def target_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Options of both commands: where the engine is."""
-    options: list[Options] = [
-        click.option("--bootstrap", help="A Kafka, HOST:PORT; else KAFKA_BOOTSTRAP_SERVERS, or the noted one, or one "
-                     "that is started."),
-        click.option("--external", is_flag=True, help="An engine runs already; needs --bootstrap."),
-        click.option("--input", "input_topic", default="transactions", show_default=True, help="With --external."),
-        click.option("--decisions", default="decisions", show_default=True, help="With --external."),
-        click.option("--alerts", default="alerts", show_default=True, help="With --external."),
-        click.option("--dead-letters", default="dead-letters", show_default=True, help="With --external."),
-        click.option("--metrics", help="With --external: URL of its /metrics, for CPU, memory, lag and stages."),
-        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
-        click.option("--report", type=click.Path(path_type=Path, file_okay=False), help="Folder for page, pictures."),
-    ]  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return command
+_BOOTSTRAP = "KAFKA_BOOTSTRAP_SERVERS"
+profile_option = click.option(
+    "--profile", "name", default="smoke", show_default=True, help=f"One of {', '.join(shipped())}, or a .toml file."
+)
+delivery_option = click.option(
+    "--delivery", type=click.Choice(["exactly_once", "at_least_once"]), help="Instead of the profile's."
+)
+bootstrap_option = click.option(
+    "--bootstrap", envvar=_BOOTSTRAP, help=f"A Kafka, HOST:PORT; by default {_BOOTSTRAP}, or one of the run's own."
+)
+seed_option = click.option("--seed", type=click.IntRange(0), help="Instead of the profile's: other traffic.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+folder_type = click.Path(path_type=Path, file_okay=False)
 
 
 @click.command()
-@click.option("--profile", "name", default="smoke", show_default=True, help="A profile that ships, or a file.")
-@click.option("--delivery", type=click.Choice(["at_least_once", "exactly_once"]), help="Instead of the profile's.")
-@target_options
-def run(*, name: str, delivery: str | None, as_json: bool, report: Path | None, **where: Any) -> None:
-    """Send a load by its plan and measure from when each event was due to the arrival of its decision.
+@profile_option
+@delivery_option
+@bootstrap_option
+@seed_option
+@click.option("--external", is_flag=True, help="The worker runs already: start none.")
+@click.option("--metrics", help="With --external, the URL of its metrics, for CPU, memory and lag.")
+@click.option("--input", "input_topic", default="transactions", show_default=True, help="With --external: where to.")
+@click.option("--decisions", default="decisions", show_default=True, help="With --external: where from.")
+@click.option("--alerts", default="alerts", show_default=True, help="With --external: where from.")
+@click.option("--dead-letters", default="dead-letters", show_default=True, help="With --external: where from.")
+@json_option
+@click.option("--report", type=folder_type, help="Write a page, its pictures and the figures into this folder.")
+def run(
+    *,
+    name: str,
+    delivery: str | None,
+    bootstrap: str | None,
+    seed: int | None,
+    external: bool,
+    metrics: str | None,
+    input_topic: str,
+    decisions: str,
+    alerts: str,
+    dead_letters: str,
+    as_json: bool,
+    report: Path | None,
+) -> None:
+    """Send a planned load, and measure from when each event was due to when its decision arrived.
 
-    Exits with 1 where the result is not valid, or an event is missing or was decided twice.
+    Exits with 1 where an event has not exactly one outcome, or the generator fell behind its plan.
     """
-    with _one_line_errors("run"):
-        profile = with_delivery(read_load_profile(name), delivery)
-        _say(f"{profile.name}: {profile.plan.events:,} events in {profile.plan.seconds:g} s, {profile.delivery}, "
-             f"the first {profile.warm_up_s:g} s not counted")  # fmt: skip
-        with _stop_on_signals() as stop, _target(profile, **where) as endpoint:
-            figures = conduct(profile, endpoint, _say, stop)
+    if external and bootstrap is None:
+        raise click.UsageError(f"--external: say where, by --bootstrap or {_BOOTSTRAP}")
+    if metrics is not None and not external:
+        raise click.UsageError("--metrics: only with --external; a worker of the run's own is asked anyway")
+    with _told("run"):
         if report is not None:
-            from loadtest.run.report import write_report  # noqa: PLC0415  needs the extra `train`
+            _check_plots()
+        profile = _profile(name, delivery)
+        asked = Asked(name, profile, seed)
+        if external:
+            said = delivery or "as the worker has it"
+            assert bootstrap is not None
+            target = Target(bootstrap, input_topic, decisions, alerts, dead_letters, said, metrics, None)
+            outcome = run_profile(asked, target, _say)
+        else:
+            outcome = _with_own(profile, bootstrap, lambda target: run_profile(asked, target, _say))
+        if report is not None:
+            from loadtest.run.report import write_report
 
-            write_report(report, figures)
-    if as_json:
-        sys.stdout.buffer.write(orjson.dumps(figures, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-    else:
-        for line in summary(figures):
-            click.echo(line)
-    for reason in figures["invalid_because"]:
-        click.echo(f"run: not valid: {reason}", err=True)
-    sys.exit(0 if figures["valid"] and not figures["missing"] and not figures["duplicated"] else 1)
+            write_report(outcome, report)
+    _show(outcome, as_json)
+    sys.exit(1 if outcome.failures else 0)
 
 
 @click.command()
-@click.option("--profile", "name", default="smoke", show_default=True, help="Its traffic and engine; not its plan.")
-@click.option("--delivery", type=click.Choice(["at_least_once", "exactly_once"]), help="Instead of the profile's.")
-@click.option("--p99-ms", type=click.FloatRange(0, min_open=True), default=100.0, show_default=True, help="The bound.")
-@click.option("--first", type=click.FloatRange(1), default=5_000.0, show_default=True, help="Events/s to begin with.")
-@click.option("--factor", type=click.FloatRange(1.01), default=1.4, show_default=True, help="From step to step.")
-@click.option("--halvings", type=click.IntRange(0), default=2, show_default=True, help="Steps to narrow it down.")
-@click.option("--rate-max", type=click.FloatRange(1), default=200_000.0, show_default=True, help="Not beyond.")
-@click.option("--warm-up-s", type=click.FloatRange(0), default=10.0, show_default=True, help="Of each step.")
-@click.option("--seconds", type=click.FloatRange(1), default=20.0, show_default=True, help="Counted, of each step.")
-@target_options
+@profile_option
+@delivery_option
+@bootstrap_option
+@seed_option
+@click.option("--p99-ms", type=click.FloatRange(0, min_open=True), default=200.0, show_default=True, help="The bound.")
+@click.option("--from", "first", type=click.FloatRange(1), default=2_000.0, show_default=True, help="First events/s.")
+@click.option("--seconds", type=click.FloatRange(1), default=20.0, show_default=True, help="What counts of each rate.")
+@json_option
+@click.option("--report", type=folder_type, help="Write the curve and its figures into this folder.")
 def capacity(
-    *, name: str, delivery: str | None, p99_ms: float, first: float, factor: float, halvings: int, rate_max: float,
-    warm_up_s: float, seconds: float, as_json: bool, report: Path | None, **where: Any,
-) -> None:  # fmt: skip
-    """Find the highest rate that is held with p99 under a bound, the latency on the way there, and its knee.
+    *,
+    name: str,
+    delivery: str | None,
+    bootstrap: str | None,
+    seed: int | None,
+    p99_ms: float,
+    first: float,
+    seconds: float,
+    as_json: bool,
+    report: Path | None,
+) -> None:
+    """Find the highest rate that is held with p99 within a bound.
 
-    Exits with 1 where a step could not be sent as meant, or no rate was held.
+    Of the profile, traffic and engine are used, and of its plan nothing. Exits with 1 where not even the first rate
+    is held.
     """
-    with _one_line_errors("capacity"):
-        profile = with_delivery(read_load_profile(name), delivery)
-        search = Search(first, factor, halvings, rate_max, p99_ms)
-        with _stop_on_signals() as stop, _target(profile, **where) as endpoint:
-            figures = find_capacity(profile, endpoint, search, (warm_up_s, seconds), _say, stop)
+    with _told("capacity"):
         if report is not None:
-            from loadtest.run.report import write_capacity_report  # noqa: PLC0415  needs the extra `train`
+            _check_plots()
+        profile = _profile(name, delivery)
+        bound = Bound(p99_ms, first, seconds)
 
-            write_capacity_report(report, figures)
+        def find(target: Target) -> Capacity:
+            return find_capacity(Asked(name, profile, seed), target, bound, _say)
+
+        found = _with_own(profile, bootstrap, find)
+        if report is not None:
+            from loadtest.run.curve import write_curve
+
+            write_curve(found, report)
     if as_json:
-        sys.stdout.buffer.write(orjson.dumps(figures, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(found)) + b"\n")
     else:
-        for step in figures["steps"]:
-            click.echo(f"{step['rate']:10,.0f} events/s  {'held' if step['held'] else 'not held'}  "
-                       f"p50 {_ms(step['p50_ms'])}  p99 {_ms(step['p99_ms'])}")  # fmt: skip
-        click.echo(f"highest rate held: {figures['capacity_per_second'] or 0:,.0f} events/s, knee: "
-                   f"{figures['knee_per_second'] or 0:,.0f}; {figures['ended_because']}")  # fmt: skip
-    for reason in figures["invalid_because"]:
-        click.echo(f"capacity: not valid: {reason}", err=True)
-    sys.exit(0 if figures["valid"] and figures["capacity_per_second"] else 1)
+        Console().print(_steps(found))
+    sys.exit(0 if found.events_per_second else 1)
 
 
-@click.command()
-@click.option("--events", type=click.IntRange(5_000), default=500_000, show_default=True, help="How many to make.")
-def speed(events: int) -> None:
-    """Print as JSON how many events a second one core makes and renders."""
-    found = measure_speed(events)
-    sys.stdout.buffer.write(orjson.dumps(found, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+def _profile(name: str, delivery: str | None) -> Profile:
+    profile = read_profile(name)
+    return profile if delivery is None else msgspec.structs.replace(profile, delivery=delivery)
 
 
-def with_delivery(profile: LoadProfile, delivery: str | None) -> LoadProfile:
-    """The profile under another delivery guarantee, if one is named."""
-    return profile if delivery is None else replace(profile, delivery=delivery)
+def _with_own(profile: Profile, bootstrap: str | None, work: Callable[[Target], T]) -> T:
+    """With a worker that is started for it, and ended well before anything is said to be right."""
+    with (
+        tempfile.TemporaryDirectory(prefix="tidegate-loadtest-") as folder,
+        own(profile, profile.delivery, bootstrap, Path(folder)) as target,
+    ):
+        return work(target)
 
 
-def summary(figures: Outcome) -> list[str]:
-    """The figures that matter most, a line each."""
-    cpu = figures["cpu_us_per_event"]
-    return [
-        f"sent {figures['sent']:,}  decided {figures['decided']:,}  dead letters {figures['dead_letters']:,}  "
-        f"duplicated {figures['duplicated']:,}  missing {figures['missing']:,}",
-        f"p50 {_ms(figures['p50_ms'])}  p99 {_ms(figures['p99_ms'])}  p99.9 {_ms(figures['p999_ms'])}  "
-        f"max {_ms(figures['max_ms'])}  over {figures['events_counted']:,} events",
-        "CPU of the worker: " + ("not known, no --metrics" if cpu is None else f"{cpu:.1f} us per event"),
-    ]
-
-
-def _ms(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.1f} ms"
+def _check_plots() -> None:
+    """LoadTestError where pictures cannot be drawn: better before a long run than after it."""
+    if find_spec("matplotlib") is None:
+        raise LoadTestError("a report needs matplotlib, which the extra `train` installs")
 
 
 @contextmanager
-def _target(profile: LoadProfile, *, external: bool, bootstrap: str | None, input_topic: str, decisions: str,
-            alerts: str, dead_letters: str, metrics: str | None) -> Iterator[Endpoint]:  # fmt: skip
-    if external:
-        if bootstrap is None:
-            raise click.UsageError("--external: say where with --bootstrap")
-        yield Endpoint(bootstrap, input_topic, decisions, alerts, dead_letters, metrics)
-        return
-    with tempfile.TemporaryDirectory(prefix="tidegate-load-") as folder:
-        address = bootstrap or os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
-        with own_target(profile, address, Path(folder)) as endpoint:
-            yield endpoint
-
-
-@contextmanager
-def _one_line_errors(name: str) -> Iterator[None]:
+def _told(command: str) -> Iterator[None]:
     try:
         yield
     except LoadTestError as error:
-        click.echo(f"{name}: {error}", err=True)
+        click.echo(f"{command}: {error}", err=True)
         sys.exit(1)
 
 
-@contextmanager
-def _stop_on_signals() -> Iterator[threading.Event]:
-    """Set by the first Ctrl-C or SIGTERM within; a second one ends at once."""
-    stop = threading.Event()
+def _show(outcome: Outcome, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.buffer.write(json_of(outcome))
+    else:
+        table = Table("", "", title=plan_text(outcome), show_header=False, title_justify="left")
+        for row in figures(outcome):
+            table.add_row(*row)
+        for attack in outcome.attacks:
+            found = "" if attack.seconds_to_alert is None else f", {attack.seconds_to_alert:.2f} s to the first alert"
+            table.add_row(f"{attack.kind.replace('_', ' ')} found", f"{attack.detected:,} of {attack.started:,}{found}")
+        Console().print(table)
+        click.echo(conclusion(outcome))
+    for failure in outcome.failures:
+        click.echo(f"run: {failure}", err=True)
 
-    def note(number: int, _: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _steps(found: Capacity) -> Table:
+    table = Table("events/s asked", "decided", "p50", "p99", "CPU us", "held", title=found.sentence)
+    for step in found.steps:
+        cpu = "" if step.cpu_us_per_event is None else f"{step.cpu_us_per_event:.1f}"
+        row: list[Any] = [f"{step.rate:,.0f}", f"{step.events_per_second:,.0f}", ms(step.p50_ms), ms(step.p99_ms), cpu]
+        table.add_row(*row, "yes" if step.held else step.why)
+    return table
 
 
 def _say(line: str) -> None:

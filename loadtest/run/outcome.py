@@ -1,207 +1,173 @@
-"""What a run came to: the figures that `--json` prints and the page shows, from the same place."""
+"""The figures of a run, as `--json` prints them and the page shows them."""
 
 import os
 import platform
-import time
-from dataclasses import dataclass
+from collections.abc import Sequence
 from importlib.metadata import version
 from itertools import pairwise
-from typing import Any
 
+import msgspec
 import numpy as np
+import orjson
 from hdrh.histogram import HdrHistogram
 
-from loadtest.columns import Int32, Int64
-from loadtest.driver import Progress
-from loadtest.measure import LATENCY_US_MAX, SIGNIFICANT_DIGITS, Tally
-from loadtest.run.profile import LoadProfile
-from loadtest.run.sampler import Sample, cpu_between
+from loadtest.columns import Int64
+from loadtest.figures import AttackCount
+from loadtest.measure import LATENCY_US_MAX, SIGNIFICANT_DIGITS
+from loadtest.run.profile import Mark
+from loadtest.run.scrape import Sample
 
-PACKAGES = ("tidegate", "confluent-kafka", "numpy", "onnxruntime", "rocksdict")
-CURVE = (0, 10, 25, 50, 75, 90, 95, 99, 99.5, 99.9, 99.95, 99.99, 99.999, 100)
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """What was sent and what came of it. `repeats` and `poison` are among `sent`; an event counts as decided once."""
-
-    sent: int
-    repeats: int
-    poison: int
-    decided: int
-    decided_again: int
-    dead_letters: int
-    unknown: int
-
-    @property
-    def missing(self) -> int:
-        """Events without a decision, and broken records without a dead letter."""
-        return max(0, self.sent - self.repeats - self.poison - self.decided) + max(0, self.poison - self.dead_letters)
+PACKAGES = ("tidegate", "confluent-kafka", "onnxruntime", "numpy", "numba", "rocksdict")
+# Where the curve of percentiles is drawn: dense towards the end, as latencies are told by their nines.
+CURVE = (0, 25, 50, 75, 90, 95, 99, 99.5, 99.9, 99.95, 99.99, 100)
+MS_PER_S = 1_000
 
 
-def counts_of(progress: Progress, tally: Tally) -> Counts:
-    """By the counts of both ends."""
-    return Counts(
-        progress.events, progress.duplicates, progress.poison,
-        tally.decided, tally.decided_again, tally.dead_letters, tally.unknown,
-    )  # fmt: skip
+class Attack(msgspec.Struct, frozen=True):
+    """What became of the attacks of one kind; `seconds_to_alert` is the median, None where none was found."""
+
+    kind: str
+    started: int
+    detected: int
+    recall: float | None
+    seconds_to_alert: float | None
 
 
-def percentiles(latencies_us: Int32 | Int64) -> dict[str, float | None]:
-    """p50, p99, p99.9 and the largest, in ms, from a histogram of three digits; None without events."""
-    names = {"p50_ms": 50.0, "p99_ms": 99.0, "p999_ms": 99.9, "max_ms": 100.0}
-    return dict(zip(names, _at(latencies_us, tuple(names.values())), strict=True))
+class Second(msgspec.Struct, frozen=True):
+    """Events that were due within one second; `at_s` is from the beginning of what counts, negative in the warm-up.
 
-
-def _at(latencies_us: Int32 | Int64, wanted: tuple[float, ...]) -> list[float | None]:
-    histogram = HdrHistogram(1, LATENCY_US_MAX, SIGNIFICANT_DIGITS)
-    for value, count in zip(*(column.tolist() for column in np.unique(latencies_us, return_counts=True)), strict=True):
-        histogram.record_value(value, count)
-    found = histogram.get_percentile_to_value_dict(wanted)
-    return [found[percentile] / 1e3 if len(latencies_us) else None for percentile in wanted]
-
-
-def reasons_invalid(progress: Progress, counts: Counts, intended: int) -> list[str]:
-    """Why the figures are not those of the load that was meant, a line each."""
-    reasons = []
-    if counts.sent != intended:
-        reasons.append(f"{counts.sent:,} of the {intended:,} events of the plan were sent")
-    if progress.behind:
-        reasons.append(
-            f"the generator fell behind: {progress.late:,} of {progress.events:,} events were sent more than "
-            f"10 ms after they were due, by up to {progress.delay_ms_max:,.0f} ms"
-        )
-    if counts.unknown:
-        reasons.append(f"{counts.unknown:,} decisions or alerts are about events that this run did not send")
-    return reasons
-
-
-@dataclass(frozen=True, slots=True)
-class Series:
-    """One entry per second of the plan; latencies are by when an event was due, None where none was.
-
-    `decided` is by when decisions arrived, `open` how many events were due and not decided at the second's end.
+    `decided` were due or not: they arrived within it. Latencies are None where none of the second's was decided.
     """
 
-    p50_ms: list[float | None]
-    p99_ms: list[float | None]
-    max_ms: list[float | None]
-    due: list[int]
-    decided: list[int]
-    open: list[int]
+    at_s: int
+    due: int
+    decided: int
+    p50_ms: float | None
+    p99_ms: float | None
+    max_ms: float | None
 
 
-def series_of(due_ms: Int64, took_us: Int32, start_ms: int) -> Series:
-    """From all events of a run, of which those with latency 0 were not decided."""
-    seconds = (due_ms - start_ms) // 1_000
-    was_decided = took_us > 0
-    arrived = (due_ms - start_ms + took_us // 1_000) // 1_000
-    length = int(max(seconds.max(initial=-1), arrived[was_decided].max(initial=-1))) + 1
-    due = np.bincount(seconds[was_decided], minlength=length)
-    decided = np.bincount(arrived[was_decided], minlength=length)
-    bounds = np.searchsorted(due_ms, start_ms + 1_000 * np.arange(length + 1))
-    p50_ms: list[float | None] = []
-    p99_ms: list[float | None] = []
-    max_ms: list[float | None] = []
-    for first, last in pairwise(bounds.tolist()):
-        took = took_us[first:last]
-        took = took[took > 0]
-        found = np.percentile(took, (50, 99, 100)) / 1e3 if len(took) else (None, None, None)
-        for column, value in zip((p50_ms, p99_ms, max_ms), found, strict=True):
-            column.append(None if value is None else round(float(value), 3))
-    waiting = np.cumsum(due) - np.cumsum(decided)
-    return Series(p50_ms, p99_ms, max_ms, due.tolist(), decided.tolist(), waiting.tolist())
+class Outcome(msgspec.Struct, frozen=True):
+    """A whole run. Counts are of all events, warm-up included; latencies and rates of those that count.
+
+    `duplicated`: decisions beyond the first of an event. `missing`: events without one. `cpu_us_per_event` and the
+    stages' wall time are the worker's own, between its first and last sample of what counts; None without samples.
+    """
+
+    profile: str
+    delivery: str
+    isolation: str
+    seed: int
+    warm_up_s: float
+    plan: list[dict[str, float]]
+    sent: int
+    sent_again: int
+    sent_broken: int
+    decided: int
+    dead_letters: int
+    duplicated: int
+    missing: int
+    unknown: int
+    valid: bool
+    send_delay_ms_max: float
+    counted: int
+    events_per_second: float
+    p50_ms: float | None
+    p90_ms: float | None
+    p99_ms: float | None
+    p999_ms: float | None
+    max_ms: float | None
+    cpu_us_per_event: float | None
+    rss_bytes_first: int | None
+    rss_bytes_last: int | None
+    lag_events_max: int | None
+    aborts: int | None
+    stages_us_per_event: dict[str, float]
+    alerts: int
+    alert_precision: float | None
+    attacks: list[Attack]
+    failures: list[str]
+    machine: dict[str, str]
+    versions: dict[str, str]
+    curve_ms: dict[str, float]
+    marks: list[Mark]
+    seconds: list[Second]
+    samples: list[Sample]
 
 
-def figures_of(
-    profile: LoadProfile, progress: Progress, tally: Tally, samples: list[Sample], bootstrap: str
-) -> dict[str, Any]:
-    """All of it, as JSON takes it; times in the series are seconds after the first event was due."""
-    due_ms, took_us = tally.times()
-    start_ms = tally.first_due_ms - int(profile.plan.due_ms(np.zeros(1, np.int64))[0])
-    from_ms, to_ms = start_ms + 1_000 * profile.warm_up_s, start_ms + 1_000 * profile.plan.seconds
-    counted = took_us[(due_ms > from_ms) & (took_us > 0)]
-    came_ms = due_ms[took_us > 0] + took_us[took_us > 0] / 1e3
-    # What the worker's time in the counted part went into, which is not what was due in it where it is behind.
-    worked = int(((came_ms > from_ms) & (came_ms <= to_ms)).sum())
-    counts = counts_of(progress, tally)
-    reasons = reasons_invalid(progress, counts, profile.plan.events)
-    cpu_s = cpu_between(samples, from_ms / 1e3, to_ms / 1e3)
-    return {
-        "profile": profile.name,
-        "delivery": profile.delivery,
-        "isolation": profile.isolation,
-        "valid": not reasons,
-        "invalid_because": reasons,
-        "sent": counts.sent,
-        "decided": counts.decided,
-        "dead_letters": counts.dead_letters,
-        "duplicated": counts.decided_again,
-        "missing": counts.missing,
-        "repeats_sent": counts.repeats,
-        "poison_sent": counts.poison,
-        "events_counted": len(counted),
-        **percentiles(counted),
-        "events_per_second": worked / (profile.plan.seconds - profile.warm_up_s),
-        "send_delay_ms_max": progress.delay_ms_max,
-        "cpu_us_per_event": cpu_s * 1e6 / worked if cpu_s is not None and worked else None,
-        "stages_us_per_event": _stages(samples, from_ms / 1e3, to_ms / 1e3, worked),
-        **_memory(samples, from_ms / 1e3),
-        "attacks": [
-            {"kind": a.kind, "started": a.started, "found": a.detected,
-             "recall": a.detected / a.started if a.started else None, "seconds_to_alert_median": a.seconds_to_alert}
-            for a in tally.attacks(progress.until_ms)
-        ],
-        "alerts": tally.alerts,
-        "alerts_on_attacks": tally.alerts_on_attacks,
-        "curve_ms": dict(zip(map(str, CURVE), _at(counted, CURVE), strict=True)),
-        "series": _series(series_of(due_ms, took_us, start_ms), samples, start_ms),
-        "marks": [{"at_s": at_s, "text": text} for at_s, text in profile.marks],
-        "warm_up_s": profile.warm_up_s,
-        "seconds": profile.plan.seconds,
-        "intended_events": profile.plan.events,
-        "seed": profile.traffic.seed,
-        "machine": machine(),
-        "bootstrap": bootstrap,
-    }  # fmt: skip
+def json_of(outcome: Outcome) -> bytes:
+    """The figures, indented."""
+    return orjson.dumps(msgspec.to_builtins(outcome), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
-def _series(series: Series, samples: list[Sample], start_ms: int) -> dict[str, Any]:
-    at_s = [round(s.at_s - start_ms / 1e3, 2) for s in samples]
-    cpu = [round((b.cpu_s - a.cpu_s) / (b.at_s - a.at_s), 3) for a, b in pairwise(samples)]
-    return {
-        **{name: getattr(series, name) for name in Series.__dataclass_fields__},
-        "sampled_at_s": at_s,
-        "rss_bytes": [s.rss_bytes for s in samples],
-        "lag_events": [s.lag_events for s in samples],
-        "cpu_cores": cpu,
+def histogram(latencies_us: Int64) -> HdrHistogram:
+    """All of them, with three significant digits."""
+    found = HdrHistogram(1, LATENCY_US_MAX, SIGNIFICANT_DIGITS)
+    for value, count in zip(*np.unique(latencies_us, return_counts=True), strict=True):
+        found.record_value(int(value), int(count))
+    return found
+
+
+def percentiles_ms(latencies_us: Int64, percentiles: Sequence[float]) -> list[float | None]:
+    """By the histogram; None where there are no latencies."""
+    if not len(latencies_us):
+        return [None] * len(percentiles)
+    values_us = histogram(latencies_us).get_percentile_to_value_dict(list(percentiles))
+    return [values_us[percentile] / 1e3 for percentile in percentiles]
+
+
+def by_second(due_ms: Int64, latencies_us: Int64, all_due_ms: Int64, first_ms: int) -> list[Second]:
+    """Every second of a run, by `due_ms[n]` and `latencies_us[n]` of decided events; counting begins at `first_ms`."""
+    if not len(all_due_ms):
+        return []
+    places = np.floor_divide(due_ms - first_ms, MS_PER_S)
+    arrivals = np.floor_divide(due_ms + latencies_us // 1_000 - first_ms, MS_PER_S)
+    all_places = np.floor_divide(all_due_ms - first_ms, MS_PER_S)
+    first, last = int(all_places.min()), int(max(all_places.max(), arrivals.max(initial=0)))
+    due, came = (np.bincount(of - first, minlength=last - first + 1) for of in (all_places, arrivals))
+    order = np.argsort(places, kind="stable")
+    bounds = np.searchsorted(places[order], np.arange(first, last + 2))
+    found = []
+    for at, (begin, end) in enumerate(pairwise(bounds.tolist())):
+        within = latencies_us[order[begin:end]] / 1e3
+        figures = [None] * 3 if begin == end else np.percentile(within, (50, 99, 100)).round(3).tolist()
+        found.append(Second(first + at, int(due[at]), int(came[at]), *figures))
+    return found
+
+
+def attacks_of(counts: Sequence[AttackCount]) -> list[Attack]:
+    """With the share that was found."""
+    return [
+        Attack(one.kind, one.started, one.detected, one.detected / one.started if one.started else None,
+               one.seconds_to_alert)
+        for one in counts
+    ]  # fmt: skip
+
+
+def own_figures(samples: Sequence[Sample]) -> tuple[float | None, dict[str, float]]:
+    """CPU and each stage's wall time in us per event between the first sample and the last."""
+    if len(samples) < 2 or samples[-1].events <= samples[0].events:
+        return None, {}
+    first, last = samples[0], samples[-1]
+    events = last.events - first.events
+    stages = {
+        stage: round((total - first.stages_s.get(stage, 0.0)) / events * 1e6, 3)
+        for stage, total in last.stages_s.items()
     }
+    return round((last.cpu_s - first.cpu_s) / events * 1e6, 3), stages
 
 
-def _stages(samples: list[Sample], from_s: float, to_s: float, events: int) -> dict[str, float]:
-    inside = [s for s in samples if from_s <= s.at_s <= to_s + 1]
-    if len(inside) < 2 or not events:
-        return {}
-    first, last = inside[0].stages_s, inside[-1].stages_s
-    share = (to_s - from_s) / (inside[-1].at_s - inside[0].at_s)
-    return {name: (total - first.get(name, 0.0)) * share * 1e6 / events for name, total in last.items()}
-
-
-def _memory(samples: list[Sample], from_s: float) -> dict[str, float | None]:
-    rss = [s.rss_bytes for s in samples if s.at_s >= from_s]
-    if not rss:
-        return {"rss_bytes_first": None, "rss_bytes_last": None, "rss_bytes_max": None}
-    return {"rss_bytes_first": rss[0], "rss_bytes_last": rss[-1], "rss_bytes_max": max(rss)}
-
-
-def machine() -> dict[str, Any]:
-    """What it was measured on, and when."""
-    versions = {name: version(name) for name in PACKAGES}
+def machine() -> dict[str, str]:
+    """What the run ran on, without a name of it."""
     return {
-        "system": platform.platform(),
-        "cpus": os.cpu_count(),
-        "processor": platform.processor() or platform.machine(),
+        "system": f"{platform.system()} {platform.release()}",
+        "architecture": platform.machine(),
+        "cores": str(os.cpu_count()),
         "python": platform.python_version(),
-        "versions": versions,
-        "measured_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "load_average": " ".join(f"{load:.2f}" for load in os.getloadavg()),
     }
+
+
+def versions() -> dict[str, str]:
+    """Of what does the work."""
+    return {name: version(name) for name in PACKAGES}

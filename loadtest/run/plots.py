@@ -1,149 +1,140 @@
-"""Pictures of a run or of a search for capacity, as PNG. Needs the `train` extra."""
+"""Pictures of a run, as PNG. Needs the `train` extra."""
 
-import math
 from io import BytesIO
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-INK, ACCENT, SOFT, THIRD = "#3b4754", "#d9650b", "#9aa4ae", "#2a7f9e"
+from loadtest.run.outcome import Outcome
+from loadtest.run.scrape import Sample
+
+_DARK, _BRIGHT, _PALE = "#3b4754", "#d9650b", "#c3cad1"
 _WIDE, _DPI = 9.6, 110
-_NINES = {0: "0", 50: "50", 90: "90", 99: "99", 99.9: "99.9", 99.99: "99.99", 99.999: "99.999"}
-
-Outcome = dict[str, Any]
+MIB = 1 << 20
 
 
-def plots(figures: Outcome) -> dict[str, bytes]:
-    """All pictures of a run by the name of their file; those of the worker only where its metrics are known."""
-    found = {
-        "percentiles.png": plot_percentiles(figures),
-        "latency.png": plot_latency(figures),
-        "throughput.png": plot_throughput(figures),
-    }
-    if figures["series"]["sampled_at_s"]:
-        found["worker.png"] = plot_worker(figures)
-    if figures["stages_us_per_event"]:
-        found["stages.png"] = plot_stages(figures)
-    return found
+def plots(outcome: Outcome) -> dict[str, bytes]:
+    """All pictures by the name of their file; those of the worker's own numbers only where there are any."""
+    pictures = {"percentiles.png": _percentiles(outcome), "latency.png": _latency(outcome)}
+    pictures["throughput.png"] = _throughput(outcome)
+    if len(outcome.samples) > 1:
+        pictures["worker.png"] = _worker(outcome)
+    if outcome.stages_us_per_event:
+        pictures["stages.png"] = _stages(outcome)
+    return pictures
 
 
-def plot_percentiles(figures: Outcome) -> bytes:
-    """Latency over percentiles, stretched towards 100 as HdrHistogram's plots are."""
+def _percentiles(outcome: Outcome) -> bytes:
+    """Latency by percentile, on an axis on which every nine takes the same room."""
     figure, axes = _axes(3.6)
-    points = [(float(p), ms) for p, ms in figures["curve_ms"].items() if ms is not None and float(p) < 100]
-    axes.plot([1 / (1 - p / 100) for p, _ in points], [ms for _, ms in points], color=ACCENT, marker="o", markersize=3)
-    axes.set_xscale("log")
-    axes.set_xticks([1 / (1 - p / 100) for p in _NINES], list(_NINES.values()))
-    axes.minorticks_off()
-    axes.set(xlabel="percentile", ylabel="latency, ms")
-    axes.set_ylim(bottom=0)
-    return _png(figure)
+    points = [(float(at), value) for at, value in outcome.curve_ms.items() if float(at) < 100]
+    axes.plot([_nines(at) for at, _ in points], [value for _, value in points], color=_BRIGHT, marker="o", markersize=4)
+    shown = (50, 90, 99, 99.9, 99.99)
+    axes.xaxis.set_major_locator(FixedLocator([_nines(at) for at in shown]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda _, at: f"{shown[at]:g} %"))
+    axes.set(xlabel="of the events were faster", ylabel="ms", ylim=(0, None))
+    return _png(figure, axes)
 
 
-def plot_latency(figures: Outcome) -> bytes:
-    """p50, p99 and the largest of each second, by when events were due."""
-    figure, axes = _axes(3.8)
-    series = figures["series"]
-    for name, label, colour in (("max_ms", "max", SOFT), ("p99_ms", "p99", ACCENT), ("p50_ms", "p50", INK)):
-        values = [float("nan") if value is None else value for value in series[name]]
-        axes.plot(range(len(values)), values, color=colour, linewidth=1.4, label=label)
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.8)))
-    axes.set(xlabel="second of the run", ylabel="latency, ms")
-    _marks(axes, figures)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
-    return _png(figure)
+def _nines(percentile: float) -> float:
+    return float(-np.log10(1 - percentile / 100))
 
 
-def plot_throughput(figures: Outcome) -> bytes:
-    """Events due and decisions per second, and below them how many wait."""
-    series = figures["series"]
-    figure = Figure(figsize=(_WIDE, 4.8), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    above.plot(
-        series["due"][: math.ceil(figures["seconds"])], color=INK, linestyle=(0, (4, 2)), linewidth=1.4, label="due"
-    )
-    above.plot(series["decided"], color=ACCENT, linewidth=1.4, label="decided")
-    above.set(ylabel="events/s")
-    below.plot(series["open"], color=INK, linewidth=1.4, label="due and not decided at the second's end")
-    below.plot(series["sampled_at_s"], series["lag_events"], color=THIRD, linewidth=1.2,
-               label="consumer lag, as the worker says")  # fmt: skip
-    below.set(xlabel="second of the run", ylabel="events")
-    for axes in (above, below):
+def _latency(outcome: Outcome) -> bytes:
+    figure, axes = _axes(3.6)
+    at = [one.at_s for one in outcome.seconds if one.p50_ms is not None]
+    for name, style in (
+        ("max_ms", {"color": _PALE, "label": "slowest"}),
+        ("p99_ms", {"color": _BRIGHT, "label": "p99"}),
+        ("p50_ms", {"color": _DARK, "label": "p50"}),
+    ):
+        axes.plot(at, [getattr(one, name) for one in outcome.seconds if one.p50_ms is not None], linewidth=1.4, **style)
+    for number, at_s in enumerate(_aborted_at(outcome)):
+        axes.axvline(at_s, color="#a3211a", linewidth=1, linestyle=":", label="" if number else "aborted transaction")
+    for mark in outcome.marks:
+        axes.axvline(mark.at_s, color=_DARK, linewidth=1, linestyle=":")
+        axes.annotate(
+            mark.text, (mark.at_s, 1), xycoords=("data", "axes fraction"), xytext=(3, -10), textcoords="offset points"
+        )
+    axes.set(yscale="log", ylabel="ms")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter("{x:,g}")
+    _time_axis(axes, outcome)
+    return _png(figure, axes)
+
+
+def _aborted_at(outcome: Outcome) -> list[float]:
+    """When samples tell of another aborted transaction."""
+    pairs = pairwise(outcome.samples)
+    return [(b.time_ms - _counting_ms(outcome)) / 1_000 for a, b in pairs if b.aborts > a.aborts]
+
+
+def _throughput(outcome: Outcome) -> bytes:
+    figure, axes = _axes(3.2)
+    at = [one.at_s for one in outcome.seconds]
+    axes.plot(at, [one.due for one in outcome.seconds], color=_PALE, linewidth=3, label="due")
+    axes.plot(at, [one.decided for one in outcome.seconds], color=_BRIGHT, linewidth=1.2, label="decided")
+    waiting = np.cumsum([one.due - one.decided for one in outcome.seconds])
+    axes.plot(at, np.maximum(waiting, 0), color=_DARK, linewidth=1.2, linestyle=(0, (4, 2)), label="waiting (events)")
+    axes.set(ylabel="events a second", ylim=(0, None))
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    _time_axis(axes, outcome)
+    return _png(figure, axes)
+
+
+def _worker(outcome: Outcome) -> bytes:
+    figure = Figure(figsize=(_WIDE, 3.2), layout="constrained")
+    cpu, memory = figure.subplots(1, 2)
+    first_ms = _counting_ms(outcome)
+    at = [(one.time_ms - first_ms) / 1_000 for one in outcome.samples]
+    cpu.plot(at[1:], _cpu_shares(outcome.samples), color=_BRIGHT)
+    cpu.set(ylabel="CPU, % of a core", ylim=(0, None))
+    memory.plot(at, [one.rss_bytes / MIB for one in outcome.samples], color=_DARK)
+    memory.set(ylabel="resident memory, MiB", ylim=(0, None))
+    for axes in (cpu, memory):
+        _time_axis(axes, outcome)
         _calm(axes)
-        axes.set_ylim(bottom=0)
-        axes.yaxis.set_major_formatter("{x:,.0f}")
-        _marks(axes, figures)
-    figure.legend(loc="outside lower center", ncols=4, frameon=False)
-    return _png(figure)
+    return _rendered(figure)
 
 
-def plot_worker(figures: Outcome) -> bytes:
-    """CPU and resident memory of the worker."""
-    series = figures["series"]
-    figure = Figure(figsize=(_WIDE, 4.4), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True)
-    above.plot(series["sampled_at_s"][1:], series["cpu_cores"], color=ACCENT, linewidth=1.4)
-    above.set(ylabel="CPU, cores")
-    below.plot(series["sampled_at_s"], [value / 2**20 for value in series["rss_bytes"]], color=INK, linewidth=1.4)
-    below.set(xlabel="second of the run", ylabel="RSS, MiB")
-    for axes in (above, below):
-        _calm(axes)
-        axes.set_ylim(bottom=0)
-        _marks(axes, figures)
-    return _png(figure)
+def _cpu_shares(samples: list[Sample]) -> list[float]:
+    pairs = pairwise(samples)
+    return [(b.cpu_s - a.cpu_s) / max(b.time_ms - a.time_ms, 1) * 100_000 for a, b in pairs]
 
 
-def plot_stages(figures: Outcome) -> bytes:
-    """Wall time per event in each stage of the worker."""
-    stages = figures["stages_us_per_event"]
-    figure, axes = _axes(0.8 + 0.32 * len(stages))
-    names = list(stages)[::-1]
-    bars = axes.barh(names, [stages[name] for name in names], color=INK, height=0.6)
-    axes.bar_label(bars, fmt="%.1f", padding=4, fontsize=9)
-    axes.grid(visible=False)
-    axes.set(xlabel="us per event")
-    return _png(figure)
+def _counting_ms(outcome: Outcome) -> int:
+    """When counting began, by the samples' clock: the first sample is taken as the first event is about to be due."""
+    return outcome.samples[0].time_ms + round(outcome.warm_up_s * 1_000)
 
 
-def plot_capacity(figures: Outcome) -> bytes:
-    """p50 and p99 over the rate, the bound, the highest rate held and the knee."""
-    figure, axes = _axes(4.2)
-    steps = sorted((step for step in figures["steps"] if step["p99_ms"] is not None), key=lambda step: step["rate"])
-    rates = [step["rate"] for step in steps]
-    axes.plot(rates, [step["p50_ms"] for step in steps], color=INK, marker="s", markersize=4, label="p50")
-    axes.plot(rates, [step["p99_ms"] for step in steps], color=ACCENT, marker="o", markersize=4, label="p99")
-    axes.axhline(figures["p99_bound_ms"], color=SOFT, linewidth=1, linestyle=":", label="bound of p99")
-    for key, label, colour in (("capacity_per_second", "highest rate held", THIRD), ("knee_per_second", "knee", SOFT)):
-        if figures[key]:
-            axes.axvline(figures[key], color=colour, linewidth=1.2, linestyle=(0, (4, 2)), label=label)
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.8)))
-    axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.set(xlabel="events/s", ylabel="latency, ms")
-    figure.legend(loc="outside lower center", ncols=5, frameon=False)
-    return _png(figure)
+def _stages(outcome: Outcome) -> bytes:
+    figure, axes = _axes(3.4)
+    stages = list(outcome.stages_us_per_event.items())[::-1]
+    bars = axes.barh([name for name, _ in stages], [us for _, us in stages], color=_BRIGHT)
+    axes.bar_label(bars, fmt="%.1f", padding=3)
+    axes.set(xlabel="wall time, us an event")
+    axes.spines[["top", "right"]].set_visible(False)
+    return _rendered(figure)
 
 
-def _marks(axes: Any, figures: Outcome) -> None:
-    """What happened when, and the part that is not counted; what came before the first event is not shown."""
-    axes.set_xlim(left=0)
-    if figures["warm_up_s"]:
-        axes.axvspan(0, figures["warm_up_s"], color="#eef0f2", zorder=0)
-    for mark in figures["marks"]:
-        axes.axvline(mark["at_s"], color="#a3211a", linewidth=1, linestyle=":")
-        axes.annotate(mark["text"].replace("$", r"\$"), (mark["at_s"], 1), xycoords=("data", "axes fraction"),
-                      xytext=(3, -10), textcoords="offset points", fontsize=8, color="#a3211a")  # fmt: skip
+def _time_axis(axes: Any, outcome: Outcome) -> None:
+    """Seconds since counting began; the warm-up is shaded."""
+    if outcome.seconds:
+        first, last = outcome.seconds[0].at_s, outcome.seconds[-1].at_s + 1
+        axes.set_xlim(first, last)
+        if first < 0:
+            axes.axvspan(first, 0, color="#f2f4f6", zorder=0)
+    axes.set_xlabel("s (warm-up shaded)")
 
 
 def _axes(height: float) -> tuple[Figure, Any]:
     figure = Figure(figsize=(_WIDE, height), layout="constrained")
-    axes = figure.add_subplot()
-    _calm(axes)
-    return figure, axes
+    return figure, figure.add_subplot()
 
 
 def _calm(axes: Any) -> None:
@@ -152,7 +143,14 @@ def _calm(axes: Any) -> None:
     axes.set_axisbelow(True)
 
 
-def _png(figure: Figure) -> bytes:
+def _png(figure: Figure, axes: Any) -> bytes:
+    _calm(axes)
+    if axes.get_legend_handles_labels()[0]:
+        figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    return _rendered(figure)
+
+
+def _rendered(figure: Figure) -> bytes:
     out = BytesIO()
     figure.savefig(out, format="png", dpi=_DPI)
     return out.getvalue()

@@ -1,10 +1,10 @@
-"""A load as its file describes it: when events come, what they are, and how they are delivered and counted."""
+"""A profile: what is sent when, and to what kind of worker."""
 
 import tomllib
-from dataclasses import dataclass, replace
+from dataclasses import fields
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -12,99 +12,80 @@ from loadtest.errors import LoadTestError
 from loadtest.plan import Piece, Plan
 from loadtest.settings import TrafficSettings
 
+Delivery = Literal["exactly_once", "at_least_once"]
+Isolation = Literal["read_committed", "read_uncommitted"]
+# What the plan and the run decide.
+_NOT_OF_TRAFFIC = {"events_per_second", "start_time_ms", "diurnal_amplitude"}
 
-class _Step(msgspec.Struct, forbid_unknown_fields=True):
-    """A piece of the plan; without `rate_to` the rate stays."""
+
+class PieceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A piece of the plan: `rate` events per second, or in a straight line to `to`."""
 
     seconds: float
     rate: float
-    rate_to: float | None = None
+    to: float | None = None
 
 
-class _Mark(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Something to be marked in pictures, so many seconds after the first event."""
+class Mark(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What somebody does to the system so many seconds after counting begins, to be seen over the latencies."""
 
     at_s: float
     text: str
 
 
-class _File(msgspec.Struct, forbid_unknown_fields=True):
-    plan: list[_Step]
-    delivery: str = "at_least_once"
-    isolation: str = "read_committed"
-    warm_up_s: float = 0.0
-    partitions: int = 6
+class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A profile as its file describes it.
+
+    `linger_ms`: how long the driver's producer waits for more than what is due within a tick of 2 ms. `warm_up_s`: for
+    how long the plan's first rate is sent before, which does not count. `engine` is the worker's configuration, as far
+    as it is not the default.
+    """
+
+    plan: list[PieceSettings]
+    warm_up_s: float = 20.0
+    partitions: int = 12
+    delivery: Delivery = "exactly_once"
+    isolation: Isolation = "read_committed"
+    linger_ms: float = 0.5
+    marks: list[Mark] = []
     traffic: dict[str, Any] = {}
     engine: dict[str, Any] = {}
-    marks: list[_Mark] = []
+
+    def planned(self) -> Plan:
+        """The plan with its warm-up; ValueError where it makes no sense."""
+        pieces = [Piece(one.seconds, one.rate, one.rate if one.to is None else one.to) for one in self.plan]
+        return Plan(pieces).after(self.warm_up_s)
+
+    def settings(self, seed: int | None, start_time_ms: int) -> TrafficSettings:
+        """The traffic, by another seed if asked for; ValueError where it makes no sense."""
+        known = {field.name for field in fields(TrafficSettings)} - _NOT_OF_TRAFFIC
+        if unknown := sorted(self.traffic.keys() - known):
+            raise ValueError(f"traffic.{unknown[0]}: no such key; there are: {', '.join(sorted(known))}")
+        chosen = self.traffic if seed is None else {**self.traffic, "seed": seed}
+        return TrafficSettings(**chosen, start_time_ms=start_time_ms)
 
 
-@dataclass(frozen=True, slots=True)
-class LoadProfile:
-    """What is measured. Events due in the first `warm_up_s` are sent and must be decided, but their latency is not
-    counted. `engine` holds tables of `tidegate run`'s configuration; `marks` are (seconds, text)."""
-
-    name: str
-    plan: Plan
-    traffic: TrafficSettings
-    delivery: str
-    isolation: str
-    warm_up_s: float
-    partitions: int
-    engine: dict[str, Any]
-    marks: tuple[tuple[float, str], ...]
-
-    def at_rate(self, warm_up_s: float, seconds: float, rate: float) -> "LoadProfile":
-        """The same events at one constant rate, with so long a warm-up before the counted seconds."""
-        plan = Plan([Piece(warm_up_s + seconds, rate, rate)])
-        traffic = replace(self.traffic, events_per_second=rate)
-        return replace(self, plan=plan, traffic=traffic, warm_up_s=warm_up_s, marks=())
-
-
-def profile_names() -> list[str]:
+def shipped() -> list[str]:
     """Names of the profiles in the package."""
-    folder = resources.files("loadtest.run.profiles")
+    folder = resources.files("loadtest.run").joinpath("profiles")
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
-def read_load_profile(name: str) -> LoadProfile:
-    """A profile that ships, or a file of the same form; LoadTestError says which key is wrong and why."""
-    if name in profile_names():
-        text = resources.files("loadtest.run.profiles").joinpath(f"{name}.toml").read_text("utf-8")
-    elif Path(name).is_file():
-        text = Path(name).read_text("utf-8")
+def read_profile(name: str) -> Profile:
+    """A shipped profile, or one in a file whose name ends in .toml; LoadTestError says what is wrong with it."""
+    if name.endswith(".toml"):
+        try:
+            text = Path(name).read_text("utf-8")
+        except OSError as error:
+            raise LoadTestError(f"{name} cannot be read: {error.strerror}") from error
+    elif name in shipped():
+        text = resources.files("loadtest.run").joinpath("profiles", f"{name}.toml").read_text("utf-8")
     else:
-        raise LoadTestError(f"--profile {name!r} is no file, and none of {', '.join(profile_names())}")
-    return parse_load_profile(text, name)
-
-
-def parse_load_profile(text: str, name: str) -> LoadProfile:
-    """Raises as `read_load_profile`."""
+        raise LoadTestError(f"{name!r} is no profile and no .toml file; profiles are: {', '.join(shipped())}")
     try:
-        return _checked(msgspec.convert(tomllib.loads(text), _File), name)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError, ValueError) as error:
+        profile = msgspec.convert(tomllib.loads(text), Profile)
+        profile.planned()
+        profile.settings(None, 0)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError, ValueError, TypeError) as error:
         raise LoadTestError(f"profile {name}: {error}") from error
-
-
-def _checked(file: _File, name: str) -> LoadProfile:
-    plan = Plan([Piece(s.seconds, s.rate, s.rate if s.rate_to is None else s.rate_to) for s in file.plan])
-    for key, allowed in (
-        ("delivery", ("at_least_once", "exactly_once")),
-        ("isolation", ("read_committed", "read_uncommitted")),
-    ):
-        if getattr(file, key) not in allowed:
-            raise ValueError(f"{key}: {getattr(file, key)!r} is not one of {', '.join(allowed)}")
-    if not 0 <= file.warm_up_s < plan.seconds:
-        raise ValueError(f"warm_up_s: {file.warm_up_s} must be within the {plan.seconds:g} s of the plan")
-    if file.partitions < 1:
-        raise ValueError(f"partitions: {file.partitions} must be at least 1")
-    if "kafka" in file.engine:
-        raise ValueError("engine.kafka: topics and delivery are the run's own; `delivery` and `partitions` set them")
-    known = {key for key in TrafficSettings.__dataclass_fields__ if key not in ("events_per_second", "start_time_ms")}
-    if unknown := sorted(file.traffic.keys() - known):
-        raise ValueError(f"traffic.{unknown[0]}: unknown key")
-    traffic = TrafficSettings(**{**file.traffic, "events_per_second": plan.mean_rate})
-    marks = tuple((mark.at_s, mark.text) for mark in file.marks)
-    return LoadProfile(
-        name, plan, traffic, file.delivery, file.isolation, file.warm_up_s, file.partitions, file.engine, marks
-    )
+    return profile

@@ -1,39 +1,17 @@
-"""The files of a report: figures as JSON, pictures, and one page that has everything. Needs the `train` extra."""
+"""A run's report as files: the page, its pictures, and the figures that both are made of. Needs the `train` extra."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import orjson
-
-from loadtest.errors import LoadTestError
-from loadtest.run.page import capacity_page, run_page
-from loadtest.run.plots import plot_capacity, plots
-
-JSON_FILE, PAGE_FILE = "report.json", "report.html"
+from loadtest.run.outcome import Outcome, json_of
+from loadtest.run.page import page
+from loadtest.run.plots import plots
 
 
-def write_report(folder: Path, figures: dict[str, Any]) -> None:
-    """Writes that of a run; LoadTestError where that does not go."""
-    pictures = plots(figures)
-    _write(folder, figures, run_page(figures, pictures), pictures)
-
-
-def write_capacity_report(folder: Path, figures: dict[str, Any]) -> None:
-    """Writes that of a search for capacity; LoadTestError where that does not go."""
-    pictures = {"capacity.png": plot_capacity(figures)}
-    _write(folder, figures, capacity_page(figures, pictures), pictures)
-
-
-def _write(folder: Path, figures: dict[str, Any], page: str, pictures: Mapping[str, bytes]) -> None:
-    contents = {
-        **pictures,
-        JSON_FILE: orjson.dumps(figures, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE),
-        PAGE_FILE: page.encode(),
-    }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
-            (folder / name).write_bytes(content)
-    except OSError as error:
-        raise LoadTestError(f"--report {folder} cannot be written: {error.strerror}") from error
+def write_report(outcome: Outcome, folder: Path) -> None:
+    """report.json, report.html and a PNG for each picture."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = plots(outcome)
+    (folder / "report.json").write_bytes(json_of(outcome))
+    for name, content in pictures.items():
+        (folder / name).write_bytes(content)
+    (folder / "report.html").write_text(page(outcome, pictures), "utf-8")

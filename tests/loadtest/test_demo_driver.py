@@ -12,6 +12,7 @@ from confluent_kafka import Consumer, Message, TopicPartition
 from engine.kafka.embedded import PARTITIONS, EmbeddedBroker
 from loadtest.driver import LATE_MS, Driver, Load
 from loadtest.errors import LoadTestError
+from loadtest.plan import steady
 from loadtest.settings import TrafficSettings
 from loadtest.truth import Truth
 
@@ -30,7 +31,9 @@ def bootstrap() -> Iterator[str]:
 
 
 def load(bootstrap: str, seconds: float) -> Load:
-    return Load(SETTINGS, seconds, TOPIC, {"bootstrap.servers": bootstrap, "linger.ms": 2})
+    return Load(
+        SETTINGS, steady(SETTINGS.events_per_second, seconds), TOPIC, {"bootstrap.servers": bootstrap, "linger.ms": 2}
+    )
 
 
 def until_done(driver: Driver) -> list[Truth]:

@@ -1,71 +1,54 @@
-"""When events are due, against the integral of the rate."""
+"""Plans: when events are due, shown against the integral of the rate."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.plan import Piece, Plan
+from loadtest.plan import Piece, Plan, steady
 
-rates = st.floats(0, 5_000)
-pieces = st.builds(
-    lambda seconds, rate, rate_to: Piece(seconds, rate, rate_to or (rate == 0)), st.floats(0.05, 20), rates, rates
-)
+RATES = st.floats(1.0, 20_000.0)
+PLANS = st.lists(st.builds(Piece, st.floats(0.1, 100.0), RATES, RATES), min_size=1, max_size=6).map(Plan)
 
 
-def integral(plan: Plan, t_s: float) -> float:
-    """Events due by then, piece by piece."""
-    total, left = 0.0, t_s
+def events_until(plan: Plan, seconds: float) -> float:
+    """How many events are due until then, by the trapezoid of each piece."""
+    events = 0.0
     for piece in plan.pieces:
-        within = min(left, piece.seconds)
-        total += piece.rate * within + (piece.rate_to - piece.rate) / piece.seconds * within**2 / 2
-        left -= within
-        if left <= 0:
-            break
-    return total
+        within = min(seconds, piece.seconds)
+        rate = piece.start + (piece.end - piece.start) * within / piece.seconds
+        events += within * (piece.start + rate) / 2
+        seconds -= within
+        if seconds <= 0:
+            return events
+    return events + seconds * plan.pieces[-1].end
 
 
-@given(st.lists(pieces, min_size=1, max_size=4))
-def test_no_event_is_ahead_of_the_integral_and_all_of_it_is_sent(made: list[Piece]) -> None:
-    plan = Plan(made)
-    due_ms = plan.due_ms(np.arange(plan.events + 1))
-    inside, beyond = due_ms[:-1], due_ms[-1]
-    assert plan.events == int(integral(plan, plan.seconds) + 1e-6)
-    assert (np.diff(due_ms) >= 0).all()
-    assert (inside <= np.ceil(plan.seconds * 1_000)).all()
-    assert beyond > plan.seconds * 1_000
-    for number in {0, len(inside) // 3, len(inside) // 2, len(inside) - 1} if len(inside) else ():
-        at_s = inside[number] / 1_000
-        assert integral(plan, at_s) >= number + 1 - 1e-3
-        # Due in the first whole millisecond that has it.
-        assert integral(plan, max(0.0, at_s - 0.001)) < number + 1 + 1e-3
+@given(PLANS, st.lists(st.floats(0.0, 1.2), min_size=1, max_size=50))
+def test_an_event_is_due_when_the_plan_has_come_to_it(plan: Plan, shares: list[float]) -> None:
+    steady_ms = np.array([share * plan.seconds * 1_000 for share in sorted(shares)]).astype(np.int64)
+    due_ms = plan.due_ms(steady_ms)
+    assert (np.diff(due_ms) >= 0).all(), "what comes later is not due earlier"
+    for steady_at, due_at in zip(steady_ms.tolist(), due_ms.tolist(), strict=True):
+        expected = steady_at / 1_000 * plan.mean_rate
+        # A due time is rounded to a millisecond.
+        slack = 0.000_6 * plan.rate_max + 1e-6 * plan.events
+        assert abs(events_until(plan, due_at / 1_000) - expected) <= slack
 
 
-def test_a_constant_rate_is_evenly_spaced() -> None:
-    plan = Plan([Piece(2.0, 500.0, 500.0)])
-    assert plan.events == 1_000
-    assert plan.due_ms(np.arange(1_000)).tolist() == list(range(2, 2_001, 2))
+def test_a_steady_plan_changes_nothing() -> None:
+    times_ms = np.arange(0, 20_000, 7)
+    assert steady(1_234.5, 10.0).due_ms(times_ms).tolist() == times_ms.tolist()
 
 
-def test_a_burst_is_three_times_as_dense() -> None:
-    r"""
-    1000/s  __|^^|__
-            0  1  2  3 s
-    """
-    plan = Plan([Piece(1, 1_000, 1_000), Piece(1, 3_000, 3_000), Piece(1, 1_000, 1_000)])
-    due_ms = plan.due_ms(np.arange(plan.events))
-    assert np.bincount((due_ms - 1) // 1_000).tolist() == [1_000, 3_000, 1_000]
-    assert [plan.rate_at(t_s) for t_s in (0.5, 1.5, 2.5, 3.0)] == [1_000, 3_000, 1_000, 0]
+def test_a_warm_up_goes_before_at_the_first_rate() -> None:
+    plan = Plan([Piece(10, 100, 300)])
+    assert plan.after(0) is plan
+    assert plan.after(5).pieces == (Piece(5, 100, 100), Piece(10, 100, 300))
+    assert plan.after(5).events == 500 + 2_000
 
 
-def test_a_ramp_has_three_quarters_of_its_events_in_its_second_half() -> None:
-    plan = Plan([Piece(10.0, 0.0, 200.0)])
-    due_ms = plan.due_ms(np.arange(1_000))
-    assert (due_ms <= 5_000).sum() == 250
-    assert plan.mean_rate == 100
-
-
-@pytest.mark.parametrize("wrong", [(0, 1, 1), (1, -1, 1), (1, 0, 0), (float("nan"), 1, 1)])
-def test_what_is_no_pace_is_refused(wrong: tuple[float, float, float]) -> None:
-    with pytest.raises(ValueError, match="must"):
-        Piece(*wrong)
+@pytest.mark.parametrize("pieces", [[], [Piece(0, 1, 1)], [Piece(1, 0, 1)], [Piece(1, 1, -1)]])
+def test_a_plan_without_time_or_events_is_refused(pieces: list[Piece]) -> None:
+    with pytest.raises(ValueError, match=r"no pieces|must be positive"):
+        Plan(pieces)

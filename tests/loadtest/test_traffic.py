@@ -128,6 +128,14 @@ def test_late_duplicate_and_poison_shares() -> None:
     assert not (traffic.attack_kinds[traffic.poison_kinds >= 0] > 0).any()
 
 
+@pytest.mark.parametrize(("share", "column"), [("hot_card_share", "card_numbers"), ("hot_merchant_share", "merchants")])
+def test_a_hot_key_has_its_share_of_the_honest_purchases(share: str, column: str) -> None:
+    hot = generate(replace(SMALL, burst_probability=0.0, **{share: 0.4}), 10_000)  # type: ignore[arg-type]
+    honest = hot.attack_kinds == 0
+    _, events = np.unique(getattr(hot, column)[honest], return_counts=True)
+    assert 0.38 < events.max() / honest.sum() < 0.48
+
+
 def test_a_duplicate_repeats_an_earlier_record_byte_for_byte() -> None:
     traffic = generate(UNRULY, 30_000)
     first: dict[str, bytes] = {}

@@ -227,6 +227,8 @@ def _state_to_which_one_comes_back(store: MemoryStore, when: str) -> LocalState:
         if moment == COMES_BACK[2]:
             _flush(state)
         _take(state, event)
+        # As metrics do, at any time: what is counted here must not be what counts later.
+        state.entities()
     if when == COMES_BACK[1]:
         state.finish_flush()
         assert _key(CARD, "c2") not in store.rows
