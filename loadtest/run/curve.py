@@ -2,12 +2,15 @@
 
 from io import BytesIO
 from pathlib import Path
+from textwrap import fill
 
 import msgspec
 import numpy as np
 from matplotlib.figure import Figure
 
 from loadtest.run.capacity import Capacity
+
+TITLE_COLUMNS = 90
 
 
 def write_curve(found: Capacity, folder: Path) -> None:
@@ -27,7 +30,7 @@ def _drawn(found: Capacity) -> bytes:
     axes.axhline(found.bound.p99_ms, color="#9aa4ae", linewidth=1, linestyle=":", label="bound")
     if found.knee_events_per_second is not None:
         axes.axvline(found.knee_events_per_second, color="#c3cad1", linewidth=1, label="knee")
-    axes.set(xlabel="events a second", ylabel="ms", yscale="log", title=found.sentence)
+    axes.set(xlabel="events a second", ylabel="ms", yscale="log", title=fill(found.sentence, TITLE_COLUMNS))
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.yaxis.set_major_formatter("{x:,g}")
     axes.spines[["top", "right"]].set_visible(False)
