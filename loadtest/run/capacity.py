@@ -68,7 +68,11 @@ class Capacity(msgspec.Struct, frozen=True):
         )
         if self.limited_by_generator:
             knee += "; the generator fell behind with more, so the worker may hold more"
-        if not self.events_per_second and not self.limited_by_generator:
+            if not self.events_per_second:
+                return (
+                    f"the generator fell behind at {self.bound.first:,.0f} events/s, which says nothing of the worker"
+                )
+        if not self.events_per_second:
             return f"not even {self.bound.first:,.0f} events/s are held with p99 within {self.bound.p99_ms:g} ms"
         return f"{self.events_per_second:,.0f} events/s are held with p99 within {self.bound.p99_ms:g} ms{knee}"
 

@@ -65,3 +65,5 @@ def test_where_the_generator_is_the_limit_nothing_is_said_of_the_worker() -> Non
     found = Capacity("smoke", "at_least_once", Bound(200.0, 2_000.0, 20.0), 2_000.0, None, True, [])
     assert found.sentence.startswith("2,000 events/s are held")
     assert found.sentence.endswith("so the worker may hold more")
+    none = msgspec.structs.replace(found, events_per_second=0.0)
+    assert none.sentence == "the generator fell behind at 2,000 events/s, which says nothing of the worker"
