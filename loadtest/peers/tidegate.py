@@ -2,11 +2,13 @@
 
 import json
 import sys
+from pathlib import Path
 
 from loadtest.peers.peer import Command, Peer, Run
 
 # In the model store that `scripts/peers` fills.
 MODEL = "peers/1"
+SOURCES = Path(__file__).resolve().parents[2]
 TOPICS = ("alerts", "dead_letters", "progress", "lease", "control", "shadow_decisions")
 
 _CONFIG = """
@@ -67,7 +69,8 @@ def _command(run: Run) -> Command:
     config.write_text(config_text(run), "utf-8")
     tidegate = f"{sys.executable} -m engine"
     script = f'{tidegate} topics apply --config "$0" && exec {tidegate} run --config "$0"'
-    return Command(["sh", "-c", script, str(config)])
+    # The Tidegate of these sources, whichever is installed.
+    return Command(["sh", "-c", script, str(config)], {"PYTHONPATH": str(SOURCES)})
 
 
 TIDEGATE = Peer("tidegate", "sliding", True, _command)

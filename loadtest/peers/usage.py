@@ -43,11 +43,13 @@ class Usage:
         self._thread = threading.Thread(target=self._sample, daemon=True)
 
     def _sample(self) -> None:
+        last = False
         while True:
             self._times_s.append(time.time())
             self._cpu_s.append(cpu_seconds(self._session))
-            if self._over.wait(SAMPLE_INTERVAL_S):
+            if last:
                 return
+            last = self._over.wait(SAMPLE_INTERVAL_S)
 
     def between(self, began_s: float, ended_s: float) -> float:
         """CPU seconds between two moments of wall time (s since the epoch), interpolated between samples."""
