@@ -68,7 +68,7 @@ def _sent_and_read(program: Program, run: Run, events: Stream, pace: Pace) -> tu
     ours, theirs = spawn.Pipe()
     end = pace.stream_events
     values, keys = events.values(PRIMING_EVENTS, end), events.keys(PRIMING_EVENTS, end)
-    process = spawn.Process(target=_sender, args=(theirs, run.bootstrap, run.input, pace.rate))
+    process = spawn.Process(target=_sender, args=(theirs, run.bootstrap, run.input, pace.rate), daemon=True)
     process.start()
     ours.send((values, keys, events.times_ms[PRIMING_EVENTS:end].tolist()))
     ours.recv()
