@@ -1,6 +1,6 @@
 """The small job: per event, how many events its card had in the last hour, itself included, and what they sum up to.
 
-in   {"event_id": "e0000000007", "event_time": 1750000000070, "amount": 12.50, "currency": "EUR", "card": "4000..."}
+in   {"event_id": "e0000000007", "event_time": 1750003100140, "amount": 12.50, "currency": "EUR", "card": "4000..."}
 out  {"event_id": "e0000000007", "card": "4000...", "count_1h": 3, "sum_1h": 40.0}, and "probability" with the model
 """
 
@@ -16,8 +16,8 @@ WINDOW_MS = 3_600_000
 CARDS = 100_000
 # A card has 1.8 events in its hour. No two events have the same time, so that how an engine breaks ties is no matter.
 STEP_MS = 20
-# Five minutes before an hour of the clock, so that even the slowest passes it, and it shows who counts by the clock.
-START_TIME_MS = 1_750_003_200_000 - 300_000
+# 5,000 events before an hour of the clock, so that even the slowest passes it, and it shows who counts by the clock.
+START_TIME_MS = 1_750_003_200_000 - 5_000 * STEP_MS
 HOT_CARD = 0
 # What the model is given, in this order.
 INPUTS = ("event.amount", "card.count.1h", "card.sum.amount.1h")
