@@ -10,6 +10,7 @@ from loadtest.columns import Traffic
 from loadtest.files import write_jsonl, write_parquet
 from loadtest.run.commands import capacity, run
 from loadtest.settings import TrafficSettings, spread
+from loadtest.speed import speed
 from loadtest.traffic import chunks
 
 CHUNK_EVENTS = 50_000
@@ -26,6 +27,7 @@ main.add_command(chaos)
 main.add_command(failover)
 main.add_command(run)
 main.add_command(capacity)
+main.add_command(speed)
 
 
 @main.command()

@@ -10,6 +10,7 @@ from loadtest.run.outcome import Outcome
 from loadtest.run.profile import PieceSettings
 from loadtest.run.run import Asked, Say, run
 from loadtest.run.stage import Target
+from loadtest.run.text import ms
 
 # Rates grow by this factor while they are held, and then halve the gap so often.
 GROWTH = 1.5
@@ -17,6 +18,7 @@ HALVINGS = 3
 STEPS_MAX = 20
 # What is sent before each rate counts: the first step warms up a broker that may be new.
 WARM_UP_FIRST_S, WARM_UP_S = 30.0, 5.0
+FELL_BEHIND = "the generator fell behind"
 # Of the rate asked for, what must be decided for it to be held.
 DECIDED_SHARE_MIN = 0.98
 
@@ -42,13 +44,18 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class Capacity(msgspec.Struct, frozen=True):
-    """The highest rate that was held, 0 where none was; the rate at the curve's knee, None where there is none."""
+    """The highest rate that was held, 0 where none was; the rate at the curve's knee, None where there is none.
+
+    `limited_by_generator`: the next rate could not be sent as planned, so that it is not known what the worker does
+    with it. It may hold more.
+    """
 
     profile: str
     delivery: str
     bound: Bound
     events_per_second: float
     knee_events_per_second: float | None
+    limited_by_generator: bool
     steps: list[Step]
 
     @property
@@ -59,6 +66,12 @@ class Capacity(msgspec.Struct, frozen=True):
             if self.knee_events_per_second is None
             else f"; the curve's knee is at {self.knee_events_per_second:,.0f}"
         )
+        if self.limited_by_generator:
+            knee += "; the generator fell behind with more, so the worker may hold more"
+            if not self.events_per_second:
+                return (
+                    f"the generator fell behind at {self.bound.first:,.0f} events/s, which says nothing of the worker"
+                )
         if not self.events_per_second:
             return f"not even {self.bound.first:,.0f} events/s are held with p99 within {self.bound.p99_ms:g} ms"
         return f"{self.events_per_second:,.0f} events/s are held with p99 within {self.bound.p99_ms:g} ms{knee}"
@@ -71,12 +84,13 @@ def find_capacity(asked: Asked, target: Target, bound: Bound, say: Say) -> Capac
         piece = PieceSettings(bound.seconds, rate)
         profile = msgspec.structs.replace(asked.profile, plan=[piece], warm_up_s=warm_up_s)
         step = judged(rate, run(replace(asked, profile=profile), target, say), bound)
-        say(f"{rate:,.0f} events/s: p99 {step.p99_ms:,.1f} ms, {'held' if step.held else step.why}")
+        say(f"{rate:,.0f} events/s: p99 {ms(step.p99_ms)}, {'held' if step.held else step.why}")
         return step
 
     steps = sorted(search(attempt, bound.first), key=lambda step: step.rate)
     held = [step.rate for step in steps if step.held]
-    return Capacity(asked.name, target.delivery, bound, max(held, default=0.0), knee(steps), steps)
+    best = max(held, default=0.0)
+    return Capacity(asked.name, target.delivery, bound, best, knee(steps), limited_by_generator(steps), steps)
 
 
 def search(attempt: Callable[[float, float], Step], first: float) -> list[Step]:
@@ -93,11 +107,17 @@ def search(attempt: Callable[[float, float], Step], first: float) -> list[Step]:
     return steps
 
 
+def limited_by_generator(steps: list[Step]) -> bool:
+    """Whether the lowest rate that was not held says nothing of the worker; `steps` are sorted by rate."""
+    lowest = next((step for step in steps if not step.held), None)
+    return lowest is not None and lowest.why == FELL_BEHIND
+
+
 def judged(rate: float, outcome: Outcome, bound: Bound) -> Step:
     """Whether a rate was held."""
     why = ""
     if not outcome.valid:
-        why = "the generator fell behind"
+        why = FELL_BEHIND
     elif outcome.missing or outcome.duplicated:
         why = f"{outcome.missing:,} missing, {outcome.duplicated:,} doubled"
     elif outcome.p99_ms is None or outcome.p99_ms > bound.p99_ms:

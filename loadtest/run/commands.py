@@ -1,5 +1,6 @@
 """`python -m loadtest run` and `capacity`."""
 
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -151,10 +152,21 @@ def _profile(name: str, delivery: str | None) -> Profile:
 def _with_own(profile: Profile, bootstrap: str | None, work: Callable[[Target], T]) -> T:
     """With a worker that is started for it, and ended well before anything is said to be right."""
     with (
+        _ended_as_by_ctrl_c(),
         tempfile.TemporaryDirectory(prefix="tidegate-loadtest-") as folder,
         own(profile, profile.delivery, bootstrap, Path(folder)) as target,
     ):
         return work(target)
+
+
+@contextmanager
+def _ended_as_by_ctrl_c() -> Iterator[None]:
+    """Within, SIGTERM leaves as Ctrl-C does, so that worker, topics and folder are taken away on the way out."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _check_plots() -> None:

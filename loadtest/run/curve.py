@@ -2,12 +2,16 @@
 
 from io import BytesIO
 from pathlib import Path
+from textwrap import fill
 
 import msgspec
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from loadtest.run.capacity import Capacity
+
+TITLE_COLUMNS = 90
 
 
 def write_curve(found: Capacity, folder: Path) -> None:
@@ -27,12 +31,18 @@ def _drawn(found: Capacity) -> bytes:
     axes.axhline(found.bound.p99_ms, color="#9aa4ae", linewidth=1, linestyle=":", label="bound")
     if found.knee_events_per_second is not None:
         axes.axvline(found.knee_events_per_second, color="#c3cad1", linewidth=1, label="knee")
-    axes.set(xlabel="events a second", ylabel="ms", yscale="log", title=found.sentence)
+    axes.set(xlabel="events a second", ylabel="ms", yscale="log", title=fill(found.sentence, TITLE_COLUMNS))
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.yaxis.set_major_formatter("{x:,g}")
+    axes.yaxis.set_minor_formatter(FuncFormatter(_short))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e5e8eb", linewidth=0.8)
     figure.legend(loc="outside lower center", ncols=4, frameon=False)
     out = BytesIO()
     figure.savefig(out, format="png", dpi=110)
     return out.getvalue()
+
+
+def _short(value: float, _: int) -> str:
+    """Twos and fives of each decade: the other lines between two powers of ten would lie too close for words."""
+    return f"{value:,g}" if f"{value:e}"[0] in "25" else ""

@@ -14,6 +14,7 @@ from hdrh.histogram import HdrHistogram
 from loadtest.columns import Int64
 from loadtest.figures import AttackCount
 from loadtest.measure import LATENCY_US_MAX, SIGNIFICANT_DIGITS
+from loadtest.run.profile import Mark
 from loadtest.run.scrape import Sample
 
 PACKAGES = ("tidegate", "confluent-kafka", "onnxruntime", "numpy", "numba", "rocksdict")
@@ -89,6 +90,7 @@ class Outcome(msgspec.Struct, frozen=True):
     machine: dict[str, str]
     versions: dict[str, str]
     curve_ms: dict[str, float]
+    marks: list[Mark]
     seconds: list[Second]
     samples: list[Sample]
 

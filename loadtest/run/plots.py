@@ -55,6 +55,11 @@ def _latency(outcome: Outcome) -> bytes:
         axes.plot(at, [getattr(one, name) for one in outcome.seconds if one.p50_ms is not None], linewidth=1.4, **style)
     for number, at_s in enumerate(_aborted_at(outcome)):
         axes.axvline(at_s, color="#a3211a", linewidth=1, linestyle=":", label="" if number else "aborted transaction")
+    for mark in outcome.marks:
+        axes.axvline(mark.at_s, color=_DARK, linewidth=1, linestyle=":")
+        axes.annotate(
+            mark.text, (mark.at_s, 1), xycoords=("data", "axes fraction"), xytext=(3, -10), textcoords="offset points"
+        )
     axes.set(yscale="log", ylabel="ms")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_minor_locator(NullLocator())

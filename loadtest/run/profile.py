@@ -26,11 +26,19 @@ class PieceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     to: float | None = None
 
 
+class Mark(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What somebody does to the system so many seconds after counting begins, to be seen over the latencies."""
+
+    at_s: float
+    text: str
+
+
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A profile as its file describes it.
 
-    `warm_up_s`: how long the plan's first rate is sent before, which does not count. `engine` is the worker's
-    configuration, as far as it is not the default.
+    `linger_ms`: how long the driver's producer waits for more than what is due within a tick of 2 ms. `warm_up_s`: for
+    how long the plan's first rate is sent before, which does not count. `engine` is the worker's configuration, as far
+    as it is not the default.
     """
 
     plan: list[PieceSettings]
@@ -38,7 +46,8 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     partitions: int = 12
     delivery: Delivery = "exactly_once"
     isolation: Isolation = "read_committed"
-    linger_ms: float = 2.0
+    linger_ms: float = 0.5
+    marks: list[Mark] = []
     traffic: dict[str, Any] = {}
     engine: dict[str, Any] = {}
 

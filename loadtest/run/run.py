@@ -165,6 +165,7 @@ def outcome(
         machine=machine(),
         versions=versions(),
         curve_ms=curve_ms(counted_us),
+        marks=profile.marks,
         seconds=by_second(due_ms, latencies_us, tally.due_ms(), counting_ms),
         samples=samples,
     )

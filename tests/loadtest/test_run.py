@@ -2,7 +2,10 @@
 
 import json
 import re
+import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
@@ -18,6 +21,7 @@ from loadtest.chaos.worker import Worker
 from loadtest.driver import Progress
 from loadtest.errors import LoadTestError
 from loadtest.measure import Decision, Tally
+from loadtest.run import commands
 from loadtest.run.outcome import Outcome, by_second, own_figures
 from loadtest.run.page import page
 from loadtest.run.plots import plots
@@ -49,7 +53,9 @@ def decisions(*numbers: int, ours: str = OURS) -> list[Decision]:
 
 
 def figures_of(tally: Tally, progress: Progress, samples: list[Sample] | None = None) -> Outcome:
-    profile = msgspec.convert({"plan": [{"seconds": 2, "rate": 10}], "warm_up_s": 1}, Profile)
+    profile = msgspec.convert(
+        {"plan": [{"seconds": 2, "rate": 10}], "warm_up_s": 1, "marks": [{"at_s": 1, "text": "here"}]}, Profile
+    )
     target = Target("", "", "", "", "", "exactly_once", None, None)
     return outcome(
         Asked("test", profile, 7), profile.settings(7, BEGAN_MS), profile.planned(), target, progress, tally,
@@ -205,6 +211,28 @@ def test_the_page_says_what_the_json_says() -> None:
     assert len(shown) == len(figures(found))
     assert text.count("data:image/png;base64,") == 5
     assert not re.findall(r'(?:src|href)="(?!data:)', text), "nothing is loaded from elsewhere"
+
+
+def test_what_was_started_is_taken_away_on_sigterm(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    @contextmanager
+    def own_target(*_: object) -> Iterator[Target]:
+        try:
+            yield Target("", "", "", "", "", "exactly_once", None, None)
+        finally:
+            done.append("taken away")
+
+    def ended(*_: object) -> Outcome:
+        signal.raise_signal(signal.SIGTERM)
+        raise AssertionError("the signal was lost")
+
+    monkeypatch.setattr(commands, "own", own_target)
+    monkeypatch.setattr(commands, "run_profile", ended)
+    before = signal.getsignal(signal.SIGTERM)
+    assert CliRunner().invoke(main, ["run", "--bootstrap", "nowhere:1"]).exit_code == 1
+    assert done == ["taken away"]
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 # --- on a real broker -------------------------------------------------------------------------------------------
