@@ -4,7 +4,9 @@ import json
 import re
 import signal
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from html import unescape
@@ -27,7 +29,7 @@ from loadtest.run.page import page
 from loadtest.run.plots import plots
 from loadtest.run.profile import Profile, read_profile, shipped
 from loadtest.run.run import Asked, outcome, run
-from loadtest.run.scrape import Sample, sample
+from loadtest.run.scrape import Sample, sample, scrape
 from loadtest.run.stage import Target, own
 from loadtest.run.text import figures
 from loadtest.truth import Truth
@@ -273,19 +275,29 @@ def test_every_event_of_a_run_has_its_outcome(tmp_path: Path, kafka_bootstrap: s
     assert (report / "report.html").is_file()
 
 
+def stand_still(worker: Worker, metrics: str | None) -> None:
+    """Stops it for two seconds once it has begun to decide."""
+    assert metrics is not None
+    never, give_up_at = threading.Event(), time.monotonic() + 60.0
+    while scrape(metrics).events < 100:
+        assert time.monotonic() < give_up_at
+        never.wait(0.02)
+    worker.freeze()
+    never.wait(2.0)
+    worker.thaw()
+
+
 @pytest.mark.broker
 def test_the_wait_for_a_worker_that_stands_still_counts(tmp_path: Path, kafka_bootstrap: str) -> None:
     """Events that are due meanwhile are sent meanwhile, and each waits from then on."""
     profile = msgspec.convert({"plan": [{"seconds": 6, "rate": 500}], "warm_up_s": 0, "partitions": 2}, Profile)
     with own(profile, "at_least_once", kafka_bootstrap, tmp_path) as target:
         assert isinstance(target.worker, Worker)
-        frozen = threading.Timer(3.0, target.worker.freeze)
-        thawed = threading.Timer(5.0, target.worker.thaw)
-        frozen.start()
-        thawed.start()
-        # Its numbers cannot be had while it stands still.
-        found = run(Asked("still", profile, 1), replace(target, metrics=None), lambda _: None)
-        thawed.join()
+        with ThreadPoolExecutor(1) as pool:
+            stood_still = pool.submit(stand_still, target.worker, target.metrics)
+            # Its numbers cannot be had while it stands still.
+            found = run(Asked("still", profile, 1), replace(target, metrics=None), lambda _: None)
+            stood_still.result()
     assert found.missing == found.duplicated == 0
     assert found.max_ms is not None
     assert found.max_ms > 1_500
