@@ -109,8 +109,7 @@ class Tally:
         self.decided += len(first)
         self.kinds.update(decision.decision for decision in decisions)
         latencies_us = np.clip(arrived_us - self._send_times_ms[first] * 1_000, 1, LATENCY_US_MAX)
-        for value, count in zip(*np.unique(latencies_us, return_counts=True), strict=True):
-            self._latencies_us.record_value(int(value), int(count))
+        record(self._latencies_us, latencies_us)
         self._recent_us.append(latencies_us)
         self.last_arrival_us = arrived_us
 
@@ -173,6 +172,12 @@ class Tally:
         """Per kind, the attacks that began by then."""
         begun = [attack for attack in list(self._attacks.values()) if attack.started_ms <= until_ms]
         return [_count(kind, [attack for attack in begun if attack.kind == kind]) for kind in ATTACK_KINDS[1:]]
+
+
+def record(histogram: HdrHistogram, latencies_us: Int64) -> None:
+    """Adds all of them, each value once."""
+    for value, count in zip(*np.unique(latencies_us, return_counts=True), strict=True):
+        histogram.record_value(int(value), int(count))
 
 
 def _count(kind: str, attacks: list[_Attack]) -> AttackCount:

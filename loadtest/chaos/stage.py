@@ -1,7 +1,5 @@
 """Everything that a run needs, set up and taken down: broker, topics, workers, feed, and who watches."""
 
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
@@ -17,14 +15,12 @@ from loadtest.chaos.director import Director
 from loadtest.chaos.feed import Feed
 from loadtest.chaos.offline import Offline
 from loadtest.chaos.probe import Probe
-from loadtest.chaos.worker import LISTEN, Worker, plain_environment
-from loadtest.errors import LoadTestError
+from loadtest.chaos.worker import LISTEN, Worker, create_topics
 from loadtest.reference import read_profile
 from loadtest.settings import DAY_S
 
 PROFILE = "chaos"
 WORKERS = 2
-TOPICS_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +79,7 @@ def stage(setting: Setting, folder: Path) -> Iterator[Stage]:
         pace = setting.events / (profile.days * DAY_S)
         traffic = replace(profile.traffic, seed=setting.seed, events_per_second=pace)
         workers = [_worker(folder / f"worker-{n + 1}", application, profile.engine, setting) for n in range(WORKERS)]
-        _create_topics(workers[0])
+        create_topics(workers[0])
         crew = Crew(workers)
         running.callback(crew.kill)
         probe = running.enter_context(closing(Probe(application)))
@@ -109,13 +105,3 @@ def _worker(folder: Path, application: Application, profile: Mapping[str, Any], 
     }
     worker.config_file.write_text(application.config_text(profile, **tables), "utf-8")
     return worker
-
-
-def _create_topics(worker: Worker) -> None:
-    command = [sys.executable, "-m", "engine", "topics", "apply", "--config", str(worker.config_file)]
-    command += ["--bootstrap", worker.bootstrap]
-    done = subprocess.run(
-        command, env=plain_environment(), capture_output=True, text=True, check=False, timeout=TOPICS_TIMEOUT_S
-    )
-    if done.returncode != 0:
-        raise LoadTestError(f"tidegate topics apply ended with exit code {done.returncode}: {done.stderr.strip()}")

@@ -19,6 +19,7 @@ LISTEN = f"{HOST}:0"
 LISTENS = re.compile(rb"admin endpoint listening.*127\.0\.0\.1:(\d+)")
 ANSWER_TIMEOUT_S = 2.0
 END_TIMEOUT_S = 60.0
+TOPICS_TIMEOUT_S = 60.0
 LOG_LINES_SHOWN = 15
 REFUSED = "Connection refused"
 OVERRIDES = "TIDEGATE__"
@@ -149,6 +150,17 @@ class Worker:
         if process.stdin is not None:
             process.stdin.close()
         self._process, self.frozen = None, False
+
+
+def create_topics(worker: Worker) -> None:
+    """Creates the topics of its configuration; LoadTestError where that does not go."""
+    command = [sys.executable, "-m", "engine", "topics", "apply", "--config", str(worker.config_file)]
+    command += ["--bootstrap", worker.bootstrap]
+    done = subprocess.run(
+        command, env=plain_environment(), capture_output=True, text=True, check=False, timeout=TOPICS_TIMEOUT_S
+    )
+    if done.returncode != 0:
+        raise LoadTestError(f"tidegate topics apply ended with exit code {done.returncode}: {done.stderr.strip()}")
 
 
 def plain_environment() -> dict[str, str]:

@@ -13,7 +13,7 @@ from hdrh.histogram import HdrHistogram
 
 from loadtest.columns import Int64
 from loadtest.figures import AttackCount
-from loadtest.measure import LATENCY_US_MAX, SIGNIFICANT_DIGITS
+from loadtest.measure import LATENCY_US_MAX, SIGNIFICANT_DIGITS, record
 from loadtest.run.profile import Mark
 from loadtest.run.scrape import Sample
 
@@ -103,8 +103,7 @@ def json_of(outcome: Outcome) -> bytes:
 def histogram(latencies_us: Int64) -> HdrHistogram:
     """All of them, with three significant digits."""
     found = HdrHistogram(1, LATENCY_US_MAX, SIGNIFICANT_DIGITS)
-    for value, count in zip(*np.unique(latencies_us, return_counts=True), strict=True):
-        found.record_value(int(value), int(count))
+    record(found, latencies_us)
     return found
 
 

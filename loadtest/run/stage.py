@@ -1,7 +1,5 @@
 """What a run needs: a broker, a worker and topics of its own, or those that are there."""
 
-import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -14,7 +12,7 @@ from confluent_kafka.admin import AdminClient
 
 from loadtest.chaos.application import Application
 from loadtest.chaos.broker import running_kafka
-from loadtest.chaos.worker import LISTEN, Worker, plain_environment
+from loadtest.chaos.worker import LISTEN, Worker, create_topics
 from loadtest.errors import LoadTestError
 from loadtest.run.profile import Delivery, Profile
 
@@ -55,7 +53,7 @@ def own(profile: Profile, delivery: Delivery, bootstrap: str | None, folder: Pat
     observe = {"listen": LISTEN, "log_format": "json"}
     text = application.config_text(profile.engine, observe=observe)
     worker.config_file.write_text(text, "utf-8")
-    _apply_topics(worker)
+    create_topics(worker)
     try:
         worker.start()
         yield Target(
@@ -72,17 +70,6 @@ def own(profile: Profile, delivery: Delivery, bootstrap: str | None, folder: Pat
     finally:
         worker.kill()
         _delete_topics(application)
-
-
-def _apply_topics(worker: Worker) -> None:
-    command = [sys.executable, "-m", "engine", "topics", "apply", "--config", str(worker.config_file)]
-    command += ["--bootstrap", worker.bootstrap]
-    environment = plain_environment()
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False, timeout=COMMAND_TIMEOUT_S
-    )
-    if done.returncode != 0:
-        raise LoadTestError(f"tidegate topics apply ended with exit code {done.returncode}: {done.stderr.strip()}")
 
 
 def _delete_topics(application: Application) -> None:
