@@ -5,11 +5,12 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from loadtest.errors import LoadTestError
 from loadtest.peers.job import Stream
+from loadtest.topics import delete_topics
 
 ANSWER_TIMEOUT_S = 30.0
 FLUSH_TIMEOUT_S = 120.0
@@ -55,15 +56,7 @@ class Topics:
 
     def sweep(self, prefix: str) -> None:
         """Deletes every topic whose name begins so: those that a peer has made for itself, too."""
-        names = [name for name in self._admin.list_topics(timeout=ANSWER_TIMEOUT_S).topics if name.startswith(prefix)]
-        if names:
-            for future in self._admin.delete_topics(names, operation_timeout=ANSWER_TIMEOUT_S).values():
-                try:
-                    future.result(ANSWER_TIMEOUT_S)
-                except KafkaException as error:
-                    # The list may be older than a deletion.
-                    if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
-                        raise
+        delete_topics(self._admin, prefix)
 
     def fill(self, topic: str, events: Stream, first: int, last: int) -> None:
         """Puts rows of the stream on a topic, by card; LoadTestError where the broker does not take them all."""

@@ -15,8 +15,8 @@ from loadtest.chaos.broker import running_kafka
 from loadtest.chaos.worker import LISTEN, Worker, create_topics
 from loadtest.errors import LoadTestError
 from loadtest.run.profile import Delivery, Profile
+from loadtest.topics import delete_topics
 
-COMMAND_TIMEOUT_S = 60.0
 # The first start on a machine compiles the kernels.
 READY_TIMEOUT_S = 300.0
 READY_POLL_S = 0.1
@@ -69,16 +69,7 @@ def own(profile: Profile, delivery: Delivery, bootstrap: str | None, folder: Pat
         worker.stop()
     finally:
         worker.kill()
-        _delete_topics(application)
-
-
-def _delete_topics(application: Application) -> None:
-    admin = AdminClient({"bootstrap.servers": application.bootstrap})
-    there = admin.list_topics(timeout=COMMAND_TIMEOUT_S).topics
-    names = [name for name in there if name.startswith(f"{application.id}.")]
-    if names:
-        for deleted in admin.delete_topics(names).values():
-            deleted.result(COMMAND_TIMEOUT_S)
+        delete_topics(AdminClient({"bootstrap.servers": bootstrap}), f"{application.id}.")
 
 
 def _until_ready(worker: Worker) -> str:
