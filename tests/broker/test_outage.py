@@ -61,7 +61,7 @@ def test_an_outage_is_told_of_and_outlived(
             second.worker(active=False, kafka__delivery=delivery) as standby,
             ThreadPoolExecutor(1) as pool,
         ):
-            sent = pool.submit(first.produce, *traffic, events_per_s=EVENTS_PER_S)
+            sent = pool.submit(first.produce_over_outage, *traffic, events_per_s=EVENTS_PER_S)
             under_way(first, active)
             gone_at = time.monotonic()
             kafka.stop()
