@@ -9,6 +9,10 @@ from typing import Any
 class Background(Executor):
     """Unlike a pool's, its threads are daemons, for a model that is still being tried has nothing to lose."""
 
+    def __init__(self, name: str) -> None:
+        """`name` is that of its threads."""
+        self._name = name
+
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Calls in a new thread. The future has an OSError where the machine has no thread to spare."""
         done: Future[Any] = Future()
@@ -20,7 +24,7 @@ class Background(Executor):
                 done.set_exception(error)
 
         try:
-            threading.Thread(target=run, name="model", daemon=True).start()
+            threading.Thread(target=run, name=self._name, daemon=True).start()
         except RuntimeError as error:
             done.set_exception(OSError(str(error)))
         return done

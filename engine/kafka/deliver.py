@@ -10,6 +10,7 @@ heard                             | .. all of 1 acknowledged: its offsets sent .
 Exactly once is in engine.kafka.transaction.
 """
 
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
@@ -140,8 +141,8 @@ class AtLeastOnce(Closing):
         self._outbox = self._commit = None
 
 
-def delivery_of(config: Config, lease: Lease, clients: Clients = KAFKA) -> Delivery:
-    """The configured guarantee."""
+def delivery_of(config: Config, lease: Lease, clients: Clients = KAFKA, background: Executor | None = None) -> Delivery:
+    """The configured guarantee; `background` is where transactions wait for the broker."""
     if config.kafka.delivery == "exactly_once":
-        return ExactlyOnce(config, lease, clients)
+        return ExactlyOnce(config, lease, clients, background)
     return AtLeastOnce(config, lease, clients)

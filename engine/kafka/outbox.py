@@ -107,11 +107,11 @@ class Outbox:
         receipts, self._receipts = self._receipts, Receipts(self._failure)
         return receipts
 
-    def flush(self) -> None:
-        """Returns once all is acknowledged; raises as `_serve`."""
+    def flush(self, waiting: Callable[[], object] | None = None) -> None:
+        """Returns once all is acknowledged; raises as `_serve`. `waiting` instead of the outbox's own, on a thread."""
         reached("flush_outputs")
         while self._serve(self._producer.flush):
-            self._waiting()
+            (waiting or self._waiting)()
         if self._failure.error is not None:
             raise _failure(self._failure.topic, self._failure.error)
 

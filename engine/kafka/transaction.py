@@ -1,6 +1,7 @@
 """Exactly once: outputs, their `progress` record and the input offsets in one transaction.
 
-begin .. produce .. progress .. flush .. offsets .. commit          the state may reach the disk only after this line
+begin .. produce .. progress | flush .. offsets .. commit |         the state may reach the disk only after this line
+                             |   on a thread              | meanwhile the next ones are decided, and held back
 
 Whatever does not end well ends alike, but for one thing: an error leaves here, the caller drops everything that was not
 committed, and `open` makes a new producer, whose `init_transactions` settles what the old one left open and fences it.
@@ -21,12 +22,16 @@ fenced      another producer has our name: one of the two before; the next `open
 fatal       the broker refuses a message for good, or, as ConfigError, our name
 """
 
+import contextlib
 import logging
 from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
+from engine.background import Background
 from engine.closing import Closing
 from engine.config import Config
 from engine.crashpoints import reached
@@ -49,6 +54,8 @@ _log = logging.getLogger("tidegate.kafka")
 
 CALL_TIMEOUT_S = 5.0
 CALLS_MAX = TRANSACTION_TIMEOUT_MS // 5_000
+# How often the lease is looked at while a commit is waited for.
+WAIT_S = 0.1
 # How often a transaction is written, and how many outputs are kept for that: those of a longer one are not.
 ATTEMPTS_MAX = 5
 KEPT_MESSAGES_MAX = QUEUE_MESSAGES_MAX
@@ -67,19 +74,43 @@ class DoubtError(RetriableError):
     """Whether a transaction was committed is not known until a new producer has settled it."""
 
 
-class ExactlyOnce(Closing):
-    """The transactions of whoever holds the lease."""
+class _GenerationError(Exception):
+    """The offsets name a generation of the group that is over."""
 
-    def __init__(self, config: Config, lease: Lease, clients: Clients = KAFKA) -> None:
+
+@dataclass(slots=True)
+class _Commit:
+    """One that is under way, and how often it may be written anew."""
+
+    progress: Progress
+    left: int
+    done: Future[None]
+
+
+class ExactlyOnce(Closing):
+    """The transactions of whoever holds the lease.
+
+    While a commit is under way its thread alone uses the producer.
+    """
+
+    def __init__(
+        self, config: Config, lease: Lease, clients: Clients = KAFKA, background: Executor | None = None
+    ) -> None:
+        """`background` is where commits wait for the broker."""
         self._config = config
         self._lease = lease
         self._clients = clients
+        self._background = background or Background("commit")
+        self._commit: _Commit | None = None
         self._producer: Any = None
         self._outbox: Outbox | None = None
         self._tenure = 0
         self._begun = False
         self._kept: list[Outputs] = []
         self._kept_messages = 0
+        # Of the next transaction, which can begin once the one under way has ended.
+        self._held: list[Outputs] = []
+        self._held_messages = 0
         self._connection = Connection()
 
     def open(self, tenure: int) -> None:
@@ -101,7 +132,7 @@ class ExactlyOnce(Closing):
         self._outbox = Outbox(self._config, self._producer, self._still_ours)
         try:
             self._connect()
-            self._again(self._producer.init_transactions)
+            _again(self._producer.init_transactions, self._still_ours)
         except KafkaException as error:
             said = f"transactions cannot begin: {error.args[0].str()}"
             raise (ConfigError if error.args[0].code() in FORBIDDEN else RetriableError)(said) from error
@@ -118,9 +149,21 @@ class ExactlyOnce(Closing):
         self._lease.check(self._tenure)
 
     def produce(self, outputs: Outputs) -> None:
-        """Queues everything a micro-batch puts out; waits while the queue is full."""
+        """Queues everything a micro-batch puts out, or holds it back while a commit is under way; raises as `settled`.
+
+        Waits while the queue is full, or too much is held.
+        """
+        if self._commit is not None and self._held_messages + _messages(outputs) > KEPT_MESSAGES_MAX:
+            self.settle()
+        if self._commit is None:
+            self._put(outputs)
+        else:
+            self._held.append(outputs)
+            self._held_messages += _messages(outputs)
+
+    def _put(self, outputs: Outputs) -> None:
         self._opened().put(outputs)
-        self._kept_messages += len(outputs.decisions) + len(outputs.alerts) + len(outputs.dead_letters)
+        self._kept_messages += _messages(outputs)
         if self._kept_messages <= KEPT_MESSAGES_MAX:
             self._kept.append(outputs)
         else:
@@ -137,46 +180,45 @@ class ExactlyOnce(Closing):
         return self._outbox
 
     def begin_commit(self, progress: Progress) -> None:
-        """Makes everything produced so far, and the offsets it came from, final, or raises as the module says.
+        """Begins to make everything produced so far, and the offsets it came from, final."""
+        assert self._commit is None, "a commit is under way"
+        self._commit = self._attempt(progress, ATTEMPTS_MAX - 1)
 
-        It does not end before: what was produced meanwhile would be part of the same transaction.
-        """
-        for left in reversed(range(ATTEMPTS_MAX)):
-            outbox = self._opened()
-            outbox.put_progress(progress)
-            outbox.flush()
-            reached("offsets")
-            try:
-                self._again(lambda timeout_s: self._send_offsets(progress, timeout_s))
-                break
-            except KafkaException as error:
-                joined = error.args[0].code() == KafkaError.ILLEGAL_GENERATION
-                if not joined or left == 0 or self._kept_messages > KEPT_MESSAGES_MAX:
-                    raise RetriableError(f"the transaction must be aborted: {error.args[0].str()}") from error
-            self._write_anew(outbox)
-        reached("commit")
-        broken = self._connection.broken
-        try:
-            # The library itself says when the transaction's time is over.
-            self._producer.commit_transaction()
-        except KafkaException as error:
-            raise DoubtError(f"a commit is in doubt: {error.args[0].str()}") from error
-        outbox.serve()
-        if self._connection.broken != broken:
-            raise DoubtError("a commit is in doubt: a connection broke meanwhile")
-        self._forget()
-        reached("committed")
+    def _attempt(self, progress: Progress, left: int) -> _Commit:
+        producer, outbox, connection = self._producer, self._opened(), self._connection
+        outbox.put_progress(progress)
+        offsets = [TopicPartition(progress.input, partition, at) for partition, at in progress.vector.items()]
+        # Asked here, as only this thread may use the lease; the broker refuses it where it has become old meanwhile.
+        metadata = self._lease.metadata(self._tenure)
+        return _Commit(progress, left, self._background.submit(_end, producer, outbox, connection, offsets, metadata))
 
     def settled(self) -> bool:
-        """Whatever was begun is."""
+        """Whether what was begun is final; then what was held back is queued. Raises as the module says."""
+        while (commit := self._commit) is not None:
+            if not commit.done.done():
+                return False
+            try:
+                commit.done.result()
+            except _GenerationError as error:
+                if commit.left == 0 or self._kept_messages > KEPT_MESSAGES_MAX:
+                    raise RetriableError(f"the transaction must be aborted: {error}") from error
+                self._write_anew(self._opened())
+                self._commit = self._attempt(commit.progress, commit.left - 1)
+                continue
+            held = self._held
+            self._forget()
+            reached("committed")
+            for outputs in held:
+                self._put(outputs)
         return True
 
     def settle(self) -> None:
-        """There is nothing to wait for."""
-
-    def _send_offsets(self, progress: Progress, timeout_s: float) -> None:
-        offsets = [TopicPartition(progress.input, partition, at) for partition, at in progress.vector.items()]
-        self._producer.send_offsets_to_transaction(offsets, self._lease.metadata(self._tenure), timeout_s)
+        """Waits until it is; LeaseLostError where there is no point in that."""
+        while not self.settled():
+            assert self._commit is not None
+            with contextlib.suppress(TimeoutError):
+                self._commit.done.exception(WAIT_S)
+            self._still_ours()
 
     def _write_anew(self, outbox: Outbox) -> None:
         """Aborts the transaction, and queues its outputs in the next one. As long as the lease is held.
@@ -198,24 +240,60 @@ class ExactlyOnce(Closing):
         _log.info("a transaction is written anew: another worker joined the group")
 
     def _forget(self) -> None:
-        """What was written is final, or of another producer."""
-        self._begun = False
+        """What was written is final, or of another producer; what was held is the caller's."""
+        self._commit, self._begun = None, False
         self._kept, self._kept_messages = [], 0
-
-    def _again(self, call: Callable[[float], object]) -> None:
-        """Calls until it does not say that it may be called again."""
-        for left in reversed(range(CALLS_MAX)):
-            try:
-                call(CALL_TIMEOUT_S)
-            except KafkaException as error:
-                if not error.args[0].retriable() or left == 0:
-                    raise
-                self._still_ours()
-            else:
-                return
+        self._held, self._held_messages = [], 0
 
     def close(self) -> None:
-        """Drops what was not committed. The transaction stays open, for whoever opens the next one."""
+        """Drops what was not committed. The transaction stays open, for whoever opens the next one.
+
+        A commit that is under way is left to its thread: it ends well or is fenced, as `open` finds out.
+        """
         if self._outbox is not None:
             self._outbox.close()
         self._outbox = None
+        self._forget()
+
+
+def _end(producer: Any, outbox: Outbox, connection: Connection, offsets: list[TopicPartition], metadata: Any) -> None:
+    """Ends a transaction: on a thread, so it asks nothing of those who may have given it up meanwhile."""
+    outbox.flush(waiting=_nobody_asks)
+    reached("offsets")
+    try:
+        _again(lambda timeout_s: producer.send_offsets_to_transaction(offsets, metadata, timeout_s), _nobody_asks)
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.ILLEGAL_GENERATION:
+            raise _GenerationError(error.args[0].str()) from error
+        raise RetriableError(f"the transaction must be aborted: {error.args[0].str()}") from error
+    reached("commit")
+    broken = connection.broken
+    try:
+        # The library itself says when the transaction's time is over.
+        producer.commit_transaction()
+    except KafkaException as error:
+        raise DoubtError(f"a commit is in doubt: {error.args[0].str()}") from error
+    outbox.serve()
+    if connection.broken != broken:
+        raise DoubtError("a commit is in doubt: a connection broke meanwhile")
+
+
+def _again(call: Callable[[float], object], waiting: Callable[[], object]) -> None:
+    """Calls until it does not say that it may be called again."""
+    for left in reversed(range(CALLS_MAX)):
+        try:
+            call(CALL_TIMEOUT_S)
+        except KafkaException as error:
+            if not error.args[0].retriable() or left == 0:
+                raise
+            waiting()
+        else:
+            return
+
+
+def _nobody_asks() -> None:
+    """What waits on a thread is not told to end: its time is limited."""
+
+
+def _messages(outputs: Outputs) -> int:
+    return len(outputs.decisions) + len(outputs.alerts) + len(outputs.dead_letters)

@@ -20,6 +20,7 @@
 | `slow fetch` | a consumer gets nothing this time, though there are records |
 | `outage` | the broker is away for up to `outage_s` from this request on |
 | `rebalance` | the lease's group rebalances for no reason |
+| `slow thread` | what a thread was given waits, to be done at a later step of its process |
 """
 
 from dataclasses import dataclass, field

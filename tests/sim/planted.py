@@ -21,7 +21,7 @@ from engine.kafka.deliver import AtLeastOnce
 from engine.kafka.journal import Journal
 from engine.kafka.lease import Lease
 from engine.kafka.outbox import Outbox, Receipts
-from engine.kafka.transaction import ExactlyOnce
+from engine.kafka.transaction import ExactlyOnce, _again
 from engine.progress import Progress
 from engine.state.local import LocalState
 from engine.worker import Worker
@@ -127,7 +127,7 @@ def abort_asked_twice(patch: Patch) -> None:
         abort = delivery._producer.abort_transaction
 
         def until_it_is_answered(timeout_s: float) -> None:
-            delivery._again(abort)
+            _again(abort, delivery._still_ours)
 
         delivery._producer.abort_transaction = until_it_is_answered
         try:
@@ -286,7 +286,7 @@ EXACTLY_ONCE = (
     Planted(doubt_taken_for_commit, {"abortable": 0.2}),
     Planted(broken_connection_ignored, {"repeated request": 0.5}),
     Planted(outputs_not_written_anew, {"overtaken": 0.3}),
-    Planted(abort_asked_twice, {"overtaken": 0.9, "late request": 0.5}, late_s=0.05),
+    Planted(abort_asked_twice, {"overtaken": 0.9, "late request": 0.5, "slow thread": 0.0}, late_s=0.05),
     Planted(replay_beyond_committed),
     Planted(replay_short_of_committed),
     Planted(part_of_a_batch_lost),

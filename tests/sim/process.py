@@ -30,6 +30,7 @@ class Process:
         self.on_kill: list[Callable[[], None]] = []
         self.on_pause: list[Callable[[], None]] = []
         self.on_resume: list[Callable[[], None]] = []
+        self.on_step: list[Callable[[], None]] = []
 
     @property
     def running(self) -> bool:
@@ -41,6 +42,8 @@ class Process:
         if not self.alive:
             raise Crash(f"{self.name} is dead")
         assert not self.paused, f"{self.name} is paused and cannot {name}"
+        for listener in self.on_step:
+            listener()
         faults = self.cluster.faults
         step = f"{self.name} {name}"
         self.cluster.note(step)

@@ -50,6 +50,7 @@ RATES = {
     "slow markers": 0.05,
     "slow fetch": 0.05,
     "rebalance": 0.002,
+    "slow thread": 0.3,
     "torn flush": 0.02,
     "full disk": 0.01,
 }

@@ -25,6 +25,7 @@ from tests.sim.process import Process
 from tests.sim.store import Disk, SimStore
 
 RESTART_S = 1.0
+STEPS_MAX = 200
 
 
 def _no_other(reference: str) -> Serving:
@@ -41,6 +42,64 @@ class Inline(Executor):
         except ModelError as error:
             done.set_exception(error)
         return done
+
+
+class _Call(Future[None]):
+    """One call on a thread, made once: `after` so many steps of its process, or when somebody waits for it."""
+
+    def __init__(self, call: Callable[[], None], after: int) -> None:
+        super().__init__()
+        self._call: Callable[[], None] | None = call
+        self.after = after
+
+    def make(self) -> None:
+        call, self._call = self._call, None
+        if call is None:
+            return
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001 - whoever asks for the result has it raised there
+            self.set_exception(error)
+        else:
+            self.set_result(None)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        self.make()
+        return super().exception(timeout)
+
+
+class Threads(Executor):
+    """A process's threads: what one is given is done whole, at once or at some later step of the process.
+
+    So it may come after whatever gave it has been given up.
+    """
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._left: list[_Call] = []
+        self._at_work = False
+        process.on_step.append(self._go_on)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        faults = self._process.cluster.faults
+        slow = faults.hit("slow thread", f"{self._process.name} thread")
+        call = _Call(lambda: fn(*args, **kwargs), faults.random.randint(1, STEPS_MAX) if slow else 0)
+        self._left.append(call)
+        self._go_on()
+        return call
+
+    def _go_on(self) -> None:
+        if self._at_work:
+            return
+        self._at_work = True
+        try:
+            for call in [call for call in self._left if call.after <= 0]:
+                self._left.remove(call)
+                call.make()
+        finally:
+            self._at_work = False
+        for call in self._left:
+            call.after -= 1
 
 
 class SimClock:
@@ -130,7 +189,7 @@ class Machine:
         pipeline = pipeline_of(self._config, store)
         source = Input(self._config, clients)
         journal, lease = Journal(self._config, clients), Lease(self._config, clients)
-        delivery: Delivery = delivery_of(self._config, lease, clients)
+        delivery: Delivery = delivery_of(self._config, lease, clients, Threads(process))
         self._resources = ExitStack()
         self._resources.callback(delivery.close)
         clock = SimClock(self.cluster, process)
