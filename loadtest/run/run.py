@@ -1,11 +1,12 @@
 """One run: the plan is driven, what comes back is counted, and the worker's own numbers are noted beside it."""
 
+import gc
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -62,8 +63,8 @@ def run(asked: Asked, target: Target, say: Say) -> Outcome:
         "fetch.queue.backoff.ms": 10,
         "queued.max.messages.kbytes": EVENTS_QUEUED_KBYTES,
     }
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
     with ExitStack() as parts:
+        parts.enter_context(_undisturbed())
         load = Load(traffic, plan, target.input, {**client, "linger.ms": profile.linger_ms})
         driver = parts.enter_context(Driver(load))
         topics = (target.decisions, target.alerts, target.dead_letters)
@@ -72,6 +73,17 @@ def run(asked: Asked, target: Target, say: Say) -> Outcome:
         _drive(driver, reader, tally, target, scraper, say)
     progress, samples = driver.progress, [] if scraper is None else scraper.samples
     return outcome(asked, traffic, plan, target, progress, tally, samples)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """What the interpreter does for itself would hold up the reader, and count as latency."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    gc.disable()  # what a run keeps has no cycles
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _drive(driver: Driver, reader: Reader, tally: Tally, target: Target, scraper: Scraper | None, say: Say) -> None:
