@@ -127,7 +127,7 @@ class Application:
         times_ms: NDArray[np.int64] | Sequence[int],
         events_per_s: float = math.inf,
     ) -> None:
-        """Sends these while the broker goes and comes; what the topic then holds is what was sent.
+        """Sends these while the broker goes and comes; `note_sent` then finds out what of it the topic holds.
 
         A producer may stay without the leader of a partition for good (docs/delivery-findings.md): another one takes
         over what it has not delivered, and perhaps sends some again.
@@ -139,6 +139,9 @@ class Application:
             )
             left = left[[message is None for message in messages]]
         assert len(left) == 0
+
+    def note_sent(self) -> None:
+        """What the input holds is what was sent."""
         for message in self.read_all(self.input):
             self.sent.append(
                 Sent(message.partition(), message.offset(), message.key(), message.value(), message.timestamp()[1])
