@@ -9,6 +9,7 @@ from engine.errors import ConfigError, FatalError, MissingTopicError, RetriableE
 from engine.events import Records
 from engine.kafka.client import KAFKA, Clients, admin_settings, consumer_settings, refused_settings
 from engine.kafka.offsets import committed_offsets
+from engine.kafka.tail import NO_SUCH_TOPIC
 
 ANSWER_TIMEOUT_S = 10.0
 
@@ -17,7 +18,7 @@ class Input(Closing):
     """One consumer over all partitions of the input topic."""
 
     def __init__(self, config: Config, clients: Clients = KAFKA) -> None:
-        """Connects; RetriableError without a broker, ConfigError without the topic or for a setting that is refused."""
+        """Connects; RetriableError without a broker, MissingTopicError, ConfigError for a setting that is refused."""
         self._config = config
         self.topic = config.kafka.input
         self.ends: dict[int, int] = {}
@@ -39,9 +40,10 @@ class Input(Closing):
                 f"no Kafka broker answers at {self._config.kafka.bootstrap}: {error.args[0].str()}"
             ) from error
         if found.error is not None:
-            raise ConfigError(
-                f"kafka.input: topic {self.topic!r}: {found.error.str()}; `tidegate topics apply` creates it"
-            )
+            said = f"kafka.input: topic {self.topic!r}: {found.error.str()}"
+            if found.error.code() in NO_SUCH_TOPIC:
+                raise MissingTopicError(f"{said}; `tidegate topics apply` creates it")
+            raise (RetriableError if found.error.retriable() else ConfigError)(said)
         return sorted(found.partitions)
 
     def committed(self) -> dict[int, int]:
@@ -137,12 +139,13 @@ class Input(Closing):
     def find_new_partitions(self) -> list[int]:
         """The partitions that the topic has got since.
 
-        RetriableError without an answer: nothing is read any more before `start`.
+        RetriableError without an answer, MissingTopicError where the broker knows of no such topic, perhaps for a
+        moment: nothing is read any more before `start`.
         """
         before = set(self.partitions)
         try:
             self.partitions = self._find_partitions()
-        except RetriableError:
+        except (RetriableError, MissingTopicError):
             self._renew()
             raise
         return [partition for partition in self.partitions if partition not in before]

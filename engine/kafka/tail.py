@@ -44,14 +44,16 @@ class Tail(Closing):
         try:
             first, end = self._consumer.get_watermark_offsets(place, timeout=ANSWER_TIMEOUT_S)
         except KafkaException as error:
+            self._renew()
             if error.args[0].code() in NO_SUCH_TOPIC:
                 raise self._missing() from error
-            self._renew()
             raise RetriableError(f"the end of topic {self.topic!r} is not known: {error.args[0].str()}") from error
         return int(first), int(end)
 
     def _renew(self) -> None:
-        """A client may not find back to a broker that was away (docs/delivery-findings.md): another one reads on."""
+        """Another client reads on, for one may not find back to a broker that was away, nor to a topic that the broker
+        did not know as it started (docs/delivery-findings.md).
+        """
         self._consumer.close()
         self._consumer = self._clients.consumer(self._settings)
         self.start(self.position)
