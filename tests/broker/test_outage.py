@@ -72,7 +72,6 @@ def test_an_outage_is_told_of_and_outlived(
                 threading.Event().wait(max(0.0, gone_at + 2 * SESSION_S - time.monotonic()))
             assert kafka.start() == bootstrap
             sent.result()
-            first.note_sent()
             first.wait_committed(active)
             for worker in (active, standby):
                 wait_for(worker, "the broker", lambda samples: samples["tidegate_broker_up"] == 1)
@@ -82,6 +81,7 @@ def test_an_outage_is_told_of_and_outlived(
             assert "no Kafka broker answers" in log
             assert "a Kafka broker answers again" in log
             assert "Traceback" not in log
+        first.note_sent()
         decided, problems = judged(first, vector, once=delivery == "exactly_once")
     assert problems == []
     assert decided > EVENTS * 3 / 4
