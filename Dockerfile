@@ -15,7 +15,8 @@ COPY features features
 COPY models models
 COPY engine engine
 COPY loadtest loadtest
-RUN pip install --no-deps --no-build-isolation . && pip uninstall --yes pip
+RUN pip install --no-deps --no-build-isolation . && pip uninstall --yes pip \
+    && find /opt/tidegate/lib -type d -name tests -prune -exec rm -r {} +
 
 # Layers keep whole seconds. numba looks at the time of a source, to the nanosecond, before it takes what it compiled.
 RUN find /opt/tidegate/lib -name '*.py' -exec touch --date=@1735689600 {} + \
