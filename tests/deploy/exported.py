@@ -22,13 +22,19 @@ from engine.policy.settings import Policy
 
 # What the control plane exports of what rules and panels name. Its own test holds this against it.
 CONTROL: dict[str, set[str]] = {
-    "tidegate_feature_psi": {"feature"},
-    "tidegate_score_psi": set(),
-    "tidegate_precision": {"model_version"},
-    "tidegate_recall": {"model_version"},
-    "tidegate_false_positive_rate": {"model_version"},
-    "tidegate_value_caught": {"model_version"},
-    "tidegate_value_missed": {"model_version"},
+    "tidegate_feature_psi": {"application", "feature", "window"},
+    "tidegate_score_psi": {"application", "window"},
+    "tidegate_data_share": {"application", "kind", "field", "window"},
+    "tidegate_drift_alarm": {"application", "signal"},
+    "tidegate_drift_alarms": {"application"},
+    "tidegate_telemetry_age_seconds": {"application"},
+    "tidegate_quality_precision": {"model", "bound"},
+    "tidegate_quality_recall": {"model", "bound"},
+    "tidegate_quality_false_positive_rate": {"model", "bound"},
+    "tidegate_quality_value_caught_minor": {"model", "bound"},
+    "tidegate_quality_value_missed_minor": {"model", "bound"},
+    "tidegate_quality_labelled": {"model"},
+    "tidegate_quality_card_precision": set(),
     "tidegate_cases": {"status"},
 }
 # What Prometheus itself adds.
@@ -46,6 +52,7 @@ VALUES: dict[str, set[str]] = {
         *("commit", "snapshot", "flush"),
     },
     "job": {"tidegate", "tidegate-control", "$job"},
+    "bound": {"value", "low", "high"},
     "alertstate": {"firing", "pending"},
     "severity": {"page", "ticket"},
 }
