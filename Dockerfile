@@ -22,8 +22,8 @@ RUN pip install --no-deps --no-build-isolation . && pip uninstall --yes pip \
 RUN find /opt/tidegate/lib -name '*.py' -exec touch --date=@1735689600 {} + \
     && python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/tidegate/lib
 
-# Kernels for this processor and newer ones; others compile their own at every start, which takes half a minute. On
-# arm64: --build-arg NUMBA_CPU_NAME=generic --build-arg NUMBA_CPU_FEATURES=
+# Kernels for this processor and newer ones, compiled here and not at every start. For older ones:
+# --build-arg NUMBA_CPU_NAME=x86-64 --build-arg NUMBA_CPU_FEATURES= and on arm64 the same with NUMBA_CPU_NAME=generic.
 ARG NUMBA_CPU_NAME=x86-64-v3
 ARG NUMBA_CPU_FEATURES=+avx2
 RUN export NUMBA_CPU_NAME NUMBA_CPU_FEATURES NUMBA_CACHE_DIR=/opt/tidegate/kernels \
