@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test lint bench ci lock lock-peers clean
+.PHONY: install demo test lint rules bench ci lock lock-peers clean
 
 install: $(INSTALLED)
 
@@ -25,6 +25,10 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Alert rules and their tests, by promtool, which it gets itself on Debian.
+rules:
+	scripts/prometheus check
+
 bench: install
 	scripts/kafka start
 	$(BIN)/tidegate bench
@@ -33,12 +37,15 @@ bench: install
 ci: install
 	scripts/ci
 
-# Re-resolves every dependency and writes the hashes; the lock is what install uses.
+# Re-resolves every dependency and writes the hashes: what install uses, and of it what the image needs.
 lock:
 	$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/pip install --quiet uv
 	$(VENV)-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes \
 	    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
 	    pyproject.toml -o requirements.lock
+	$(VENV)-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	    --no-emit-find-links --custom-compile-command "make lock" --constraint requirements.lock \
+	    pyproject.toml -o deploy/requirements.lock
 	rm -rf $(VENV)-lock
 
 # Likewise for what scripts/peers measures beside Tidegate, each in an environment of its own.

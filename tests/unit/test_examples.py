@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -10,14 +11,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+import click
 import msgspec
 import pytest
 
 from engine.assemble import policy_program
+from engine.cli import main as tidegate
 from engine.config import Config, load_config, parse_config, read_policy
 from engine.events import REASONS
 from engine.observe.metrics import Metrics, MetricsCollector
 from engine.policy.settings import Policy
+from loadtest.__main__ import main as loadtest
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"
@@ -147,6 +151,26 @@ def test_pages_link_to_files_that_exist(page: Path) -> None:
 def test_pictures_fit_a_terminal_of_100_columns(page: Path) -> None:
     fenced = re.findall(r"^```.*?\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
     assert [line for block in fenced for line in block.splitlines() if len(line) > 100] == []
+
+
+def shown_commands(page: Path) -> list[list[str]]:
+    """The words of every command of ours in the page's code, without comments; optional parts are no part of it."""
+    text = page.read_text().replace("\\\n", " ")
+    found = re.findall(r"^ {4,}(?:docker compose exec \S+ )?((?:tidegate|python -m loadtest) .*)$", text, re.MULTILINE)
+    return [[word for word in shlex.split(line, comments=True) if word[0] not in "[&"] for line in found]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_on_pages_exist_with_their_options(page: Path) -> None:
+    for name, *words in shown_commands(page):
+        command: click.Command = tidegate if name == "tidegate" else loadtest
+        rest = words if name == "tidegate" else words[2:]
+        while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
+            assert rest[0] in command.commands, (page.name, words)
+            command, rest = command.commands[rest[0]], rest[1:]
+        known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+        given = {word.partition("=")[0] for word in rest if word.startswith("--")}
+        assert given <= known, (page.name, words)
 
 
 @pytest.mark.slow
