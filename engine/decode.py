@@ -56,7 +56,8 @@ class Decoder:
         texts, numbers = (
             {config.source(name): key for name, key in named.items()} for named in (needed.texts, needed.numbers)
         )
-        seen = {config.source(name): "policy" for name in sorted(ruled.texts | ruled.numbers)}
+        seen = {config.source(name): "telemetry" for name in config.telemetry.segments}
+        seen |= {config.source(name): "policy" for name in sorted(ruled.texts | ruled.numbers)}
         event_type, attributes = _event_type(mapping, texts, numbers, seen)
         self.event_type = event_type
         self._read = msgspec.json.Decoder(event_type).decode
@@ -95,6 +96,7 @@ class Decoder:
             record_times_ms=records.record_times_ms,
             numbers=columns.numbers,
             categories=columns.categories,
+            segments=columns.segments,
         )
         if not refused:
             return batch, []

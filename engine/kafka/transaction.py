@@ -120,7 +120,8 @@ class ExactlyOnce(Closing):
     def produce(self, outputs: Outputs) -> None:
         """Queues everything a micro-batch puts out; waits while the queue is full."""
         self._opened().put(outputs)
-        self._kept_messages += len(outputs.decisions) + len(outputs.alerts) + len(outputs.dead_letters)
+        self._kept_messages += len(outputs.decisions) + len(outputs.alerts) + len(outputs.samples)
+        self._kept_messages += len(outputs.dead_letters)
         if self._kept_messages <= KEPT_MESSAGES_MAX:
             self._kept.append(outputs)
         else:
