@@ -37,13 +37,12 @@ class Reporter:
 
     def begin(self, pipeline: Pipeline) -> None:
         """From here on this worker decides."""
-        self._next(pipeline)
+        self._next(pipeline, self._clock.time_ms())
 
     def end(self, pipeline: Pipeline) -> None:
         """It decides no longer: what is committed is said, what is not is void."""
         self.take()
-        if self._tallies:
-            self.publish(pipeline)
+        self._say(pipeline)
 
     def take(self) -> dict[Versions, Tally]:
         """What was counted since this was asked last, for whoever commits it to `add`."""
@@ -58,23 +57,23 @@ class Reporter:
                 self._tallies[versions] = tally
 
     def tick(self, pipeline: Pipeline) -> None:
-        """Publishes where the time is over, or others decide."""
-        if self._clock.monotonic() >= self._due_at or pipeline.versions != self._versions:
-            self.publish(pipeline)
+        """Publishes where the time is over, if only that nothing was decided, and where others decide from now on."""
+        due = self._clock.monotonic() >= self._due_at
+        if due and not self._tallies and self._drift is not None:
+            self._tallies[pipeline.versions] = Tally(self._drift.bins(pipeline.model))
+        if due or pipeline.versions != self._versions:
+            self._say(pipeline)
 
-    def publish(self, pipeline: Pipeline) -> None:
-        """A record of each pair that decided; where none did, an empty one of the pair that would have."""
-        if self._drift is not None:
-            to_ms = self._clock.time_ms()
-            tallies = self._tallies or {pipeline.versions: Tally(self._drift.bins(pipeline.model))}
-            for versions, tally in tallies.items():
-                self._put(encode(self._record(versions, tally, to_ms)))
+    def _say(self, pipeline: Pipeline) -> None:
+        to_ms = self._clock.time_ms()
+        for versions, tally in self._tallies.items():
+            self._put(encode(self._record(versions, tally, to_ms)))
         self._tallies = {}
-        self._next(pipeline)
+        self._next(pipeline, to_ms)
 
-    def _next(self, pipeline: Pipeline) -> None:
+    def _next(self, pipeline: Pipeline, from_ms: int) -> None:
         self._versions = pipeline.versions
-        self._from_ms = self._clock.time_ms()
+        self._from_ms = from_ms
         self._due_at = self._clock.monotonic() + self._interval_s
 
     def _record(self, versions: Versions, tally: Tally, to_ms: int) -> Telemetry:

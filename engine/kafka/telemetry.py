@@ -15,7 +15,7 @@ from engine.observe.metrics import Metrics
 _log = logging.getLogger("tidegate.telemetry")
 
 # What the broker has not taken by then is given up.
-DELIVERY_MS = 10_000
+DELIVERY_MS = 60_000
 CLOSE_S = 1.0
 LOG_INTERVAL_S = 60.0
 
