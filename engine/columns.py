@@ -35,7 +35,6 @@ class Columns:
     flags: Int64
     numbers: dict[str, Float64]
     categories: dict[str, UInt64]
-    segments: dict[str, list[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +112,6 @@ class ColumnReader:
         self._ruled_numbers = [
             (name, attrgetter(attributes[source(name)])) for name in sorted(ruled.numbers - needed.numbers.keys())
         ]
-        self._segments = [(name, attrgetter(attributes[source(name)])) for name in config.telemetry.segments]
 
     def read(self, events: list[Any], amounts_minor: Int64, refused: Refused) -> Columns:
         """The columns of the parsed events; rows whose numbers cannot be are added to `refused`."""
@@ -148,7 +146,6 @@ class ColumnReader:
             flags,
             {name: numbers[name] for name in self._kept_numbers},
             {name: hashes[name] for name in self._kept_texts},
-            {name: list(map(reader, events)) for name, reader in self._segments},
         )
 
     def _word(self, column: Column, hashes: dict[str, UInt64], numbers: dict[str, Float64]) -> UInt64:

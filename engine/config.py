@@ -274,11 +274,6 @@ class Telemetry(_Section, frozen=True):
         if self.interval_s <= 0:
             raise ValueError(f"interval_s: {self.interval_s} must be positive")
 
-    @property
-    def segments(self) -> list[str]:
-        """The fields that are read for samples."""
-        return [name for name in dict.fromkeys((self.channel, self.country)) if name] if self.enabled else []
-
 
 class Config(_Section, frozen=True, kw_only=True):
     """Everything; `folder` is what relative paths resolve against."""

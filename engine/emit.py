@@ -16,7 +16,7 @@ import orjson
 from numpy.typing import NDArray
 
 from engine.decide import COMBINATIONS_MAX, Decisions, RuleHit
-from engine.events import Batch, DeadLetter
+from engine.events import Batch, Bool, DeadLetter
 from engine.policy.precedence import DECISIONS
 from engine.state.local import FeatureMatrix
 from features.spec import FeatureSpec
@@ -131,7 +131,7 @@ class Encoder:
             rules,
             reasons,
             self._inexact.texts(matrix),
-            [_DEGRADED[code] for code in degraded_codes(batch, matrix, decisions).tolist()],
+            [_DEGRADED[code] for code in degraded_codes(batch.late, matrix.missing, decisions.probabilities).tolist()],
         ]
         if self._with_features:
             columns.append(self._features(matrix))
@@ -210,9 +210,9 @@ class _RuleTexts(dict[tuple[RuleHit, ...], bytes]):
         return self[held]
 
 
-def degraded_codes(batch: Batch, matrix: FeatureMatrix, decisions: Decisions) -> NDArray[np.int64]:
-    """What is wrong with each decision, as an index into DEGRADED."""
-    codes: NDArray[np.int64] = batch.late + 2 * matrix.missing + 4 * np.isnan(decisions.probabilities)
+def degraded_codes(late: Bool, missing: Bool, probabilities: NDArray[np.float32]) -> NDArray[np.int64]:
+    """What is wrong with each of n decisions, as an index into DEGRADED."""
+    codes: NDArray[np.int64] = late + 2 * missing + 4 * np.isnan(probabilities)
     return codes
 
 

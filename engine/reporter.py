@@ -60,7 +60,7 @@ class Reporter:
         """Publishes where the time is over, if only that nothing was decided, and where others decide from now on."""
         due = self._clock.monotonic() >= self._due_at
         if due and not self._tallies and self._drift is not None:
-            self._tallies[pipeline.versions] = Tally(self._drift.bins(pipeline.model))
+            self._tallies[pipeline.versions] = self._drift.tally(pipeline.model)
         if due or pipeline.versions != self._versions:
             self._say(pipeline)
 

@@ -11,6 +11,7 @@ others       |==================================              1
 
 from typing import Any
 
+import msgspec
 import numpy as np
 import orjson
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from engine.columns import text_seen
 from engine.config import Config
 from engine.decide import Decisions
+from engine.decode import UNREADABLE
 from engine.emit import DEGRADED, Message, degraded_codes
 from engine.events import Batch, Bool, UInt64
 from engine.policy.precedence import DECISIONS
@@ -31,9 +33,8 @@ class Sampler:
     """Draws decisions, and renders those that are drawn."""
 
     def __init__(self, config: Config) -> None:
-        telemetry = config.telemetry
-        self._rate = telemetry.sample_rate
-        self._channel, self._country = telemetry.channel, telemetry.country
+        self._rate = config.telemetry.sample_rate
+        self._segments = _Segments(config)
 
     def rows(self, batch: Batch, decisions: Decisions) -> NDArray[np.intp]:
         """Those of n decisions that are put there, ascending."""
@@ -49,9 +50,11 @@ class Sampler:
         rows: NDArray[np.intp],
     ) -> list[Message]:
         """The messages of these rows."""
-        codes, degraded = decisions.codes[rows].tolist(), degraded_codes(batch, matrix, decisions)[rows].tolist()
+        if not len(rows):
+            return []
+        probabilities = decisions.probabilities[rows]
         # As the decision has them: float32 in as few digits as it takes.
-        scores = orjson.loads(orjson.dumps(decisions.probabilities[rows], option=orjson.OPT_SERIALIZE_NUMPY))
+        scores = orjson.loads(orjson.dumps(probabilities, option=orjson.OPT_SERIALIZE_NUMPY))
         columns = (
             rows.tolist(),
             batch.partitions[rows].tolist(),
@@ -59,13 +62,14 @@ class Sampler:
             batch.times_ms[rows].tolist(),
             batch.amounts_minor[rows].tolist(),
             decisions.risk_scores[rows].tolist(),
-            codes,
+            decisions.codes[rows].tolist(),
             scores,
-            degraded,
+            degraded_codes(batch.late[rows], matrix.missing[rows], probabilities).tolist(),
         )
         messages: list[Message] = []
         for row, partition, offset, time_ms, amount_minor, risk_score, code, score, flags in zip(*columns, strict=True):
             card = batch.partition_keys[row]
+            channel, country = self._segments.read(batch.values[row])
             sample = Sample(
                 decision_id=f"{batch.topic}-{partition}-{offset}",
                 event_id=batch.event_ids[row],
@@ -78,8 +82,8 @@ class Sampler:
                 weight=1.0 if code else 1.0 / self._rate,
                 amount_minor=amount_minor,
                 currency=batch.currency,
-                channel=_segment(batch, self._channel, row),
-                country=_segment(batch, self._country, row),
+                channel=channel,
+                country=country,
                 versions=versions,
                 card=card,
                 flags=DEGRADED[flags],
@@ -96,6 +100,22 @@ def drawn(event_id_hashes: UInt64, rate: float) -> Bool:
     return below
 
 
-def _segment(batch: Batch, field: str, row: int) -> str | None:
-    values: list[Any] | None = batch.segments.get(field)
-    return None if values is None else text_seen(values[row])
+class _Segments:
+    """Reads channel and country, of the few events that are drawn: the others never pay for it."""
+
+    def __init__(self, config: Config) -> None:
+        names = (config.telemetry.channel, config.telemetry.country)
+        sources = dict.fromkeys(config.source(name) for name in names if name)
+        attributes = {source: f"field_{number}" for number, source in enumerate(sources)}
+        fields: Any = [(attribute, msgspec.Raw, msgspec.Raw(b"null")) for attribute in attributes.values()]
+        rename = {attribute: source for source, attribute in attributes.items()}
+        self._read = msgspec.json.Decoder(msgspec.defstruct("Segments", fields, rename=rename)).decode
+        self._attributes = [attributes[config.source(name)] if name else "" for name in names]
+
+    def read(self, value: bytes | None) -> list[str | None]:
+        """Both as text; None for what the event does not have, or not as text or a whole number."""
+        try:
+            fields = self._read(value or b"{}")
+        except UNREADABLE:  # not of an event that was taken
+            return [None, None]
+        return [text_seen(getattr(fields, attribute)) if attribute else None for attribute in self._attributes]

@@ -2,7 +2,6 @@
 
 import math
 from bisect import bisect_left
-from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -10,16 +9,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from engine.decide import Decisions
 from engine.events import Batch
-from engine.observe.drift import SCORE_EDGES, Bins, Drift, Fields, Tally, count_values, padded
+from engine.observe.drift import SCORE_EDGES, Bins, Drift, Tally, count_values, padded
 from engine.pipeline import Pipeline
 from engine.state.local import FeatureMatrix
 from engine.telemetry import FeatureCounts, FieldCounts, Versions
-from features.words import column_seed, key_hashes
 from models.absent import NoModel
 from models.calibration import Calibration
 from models.reference import reference_of
-from models.runtime import Scorer
 from tests.build import batch_of, full_config
 from tests.oracle.events import Event
 from tests.pipelines import demo_model, event, json_of, pipeline_of, profile, records_of
@@ -236,31 +234,18 @@ def test_fields_that_are_absent_and_categories_that_nobody_knows() -> None:
         )
         for row, (mode, city) in enumerate(zip(modes, cities, strict=True))
     ]
-    nulls, unseen = Counter[str](), Counter[str]()
-    fields = Fields(spec)
+    drift, batch, none = Drift(spec), batch_of(events, spec), np.zeros(6, np.int64)
+    decisions = Decisions(none, none, none.astype(np.float32), np.zeros(0, np.intp), [], [])
+    flags = np.zeros((6, 2), np.uint8)
+    matrix = FeatureMatrix(np.zeros((6, len(spec.names))), flags, flags, np.zeros(6, np.bool_))
     for _ in range(2):
-        fields.note(batch_of(events, spec), nulls, unseen)
-    assert nulls == {
-        "card": 0,
-        "merchant": 12,
-        "city": 4,
-        "distance_km": 6,
-        "location": 12,
-        "entry_mode": 2,
+        drift.note(NoModel(), "", batch, matrix, decisions)
+    (tally,) = drift.take().values()
+    assert tally.fields() == {
+        "card": FieldCounts(0),
+        "merchant": FieldCounts(12),
+        "city": FieldCounts(4),
+        "distance_km": FieldCounts(6),
+        "location": FieldCounts(12),
+        "entry_mode": FieldCounts(2, 4),
     }
-    assert unseen == {"entry_mode": 4}
-    assert key_hashes(["chip"], column_seed("entry_mode"))[0] == batch_of(events, spec).categories["entry_mode"][0]
-
-
-def test_a_field_whose_categories_are_not_known_says_nothing_of_them() -> None:
-    tally = Tally(Bins(demo_model()))
-    tally._field_nulls.update({"card": 0, "mode": 2})
-    tally._unseen.update({"mode": 0})
-    assert tally.fields() == {"card": FieldCounts(0, None), "mode": FieldCounts(2, 0)}
-
-
-def test_bins_are_made_once_for_a_model() -> None:
-    drift, model = Drift(profile().feature_spec()), demo_model()
-    other: Scorer = NoModel()
-    assert drift.bins(model) is drift.bins(model)
-    assert drift.bins(other) is not drift.bins(model)

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from engine.canary import Canary
 from engine.config import Config
 from engine.decide import Decisions
-from engine.errors import ConfigError
 from engine.pipeline import Pipeline
 from engine.policy.precedence import DECISIONS
 from engine.sampling import Sampler, drawn
@@ -157,7 +156,9 @@ def test_a_decision_without_a_score_says_so() -> None:
     pipeline = sampled(1.0)
     sampler = pipeline.sampler
     assert sampler is not None
-    batch = replace(blank_batch(2), late=np.zeros(2, np.bool_), partition_keys=['4"\\\n\u00e9', None])
+    batch = replace(
+        blank_batch(2), values=[b"{}", None], late=np.zeros(2, np.bool_), partition_keys=['4"\\\n\u00e9', None]
+    )
     scores = np.array([np.nan, 0.1], np.float32)
     decisions = Decisions(np.zeros(2, np.int64), np.zeros(2, np.int64), scores, np.zeros(0, np.intp), [], [])
     flags = np.zeros((2, 4), np.uint8)
@@ -207,15 +208,17 @@ def test_segments_are_fields_by_our_names() -> None:
     assert (sample.channel, sample.country) == (None, None)
 
 
-def test_a_segment_is_not_what_an_event_is_known_by() -> None:
-    with pytest.raises(ConfigError, match="telemetry: 'amount' is the event time or the amount"):
-        sampled(1.0, 'country = "amount"')
+def test_one_field_may_be_both() -> None:
+    (sample,) = samples_of(sampled(1.0, 'channel = "merchant"\ncountry = "merchant"'), [event(0)])
+    assert (sample.channel, sample.country) == ("m-1", "m-1")
 
 
-def test_segments_are_not_read_where_there_is_no_telemetry() -> None:
-    pipeline = pipeline_of(profile(extra="[telemetry]\nenabled = false"))
-    batch, _ = pipeline.decoder.decode(records_of([json_of(event(0, channel="ecom"))]))
-    assert batch.segments == {}
+def test_segments_stay_with_their_events() -> None:
+    """Where some records become dead letters and some are duplicates."""
+    values = [json_of(event(number, channel=f"c-{number}")) for number in (0, 1, 1, 2, 3)]
+    values[3:3] = [b"{", b"", None]  # type: ignore[list-item]
+    found = [decode_sample(message["value"]) for message in sampled(1.0).process(records_of(values)).samples]
+    assert [(sample.event_id, sample.channel) for sample in found] == [(f"e{n}", f"c-{n}") for n in range(4)]
 
 
 def test_a_canary_is_named_in_the_samples_of_its_decisions() -> None:
