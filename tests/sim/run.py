@@ -84,6 +84,7 @@ class Outcome:
     ended: Counter[str] = field(default_factory=Counter)
     decisions: int = 0
     commits: int = 0
+    counted: int = 0
     problems: list[str] = field(default_factory=list)
 
 
@@ -139,7 +140,9 @@ class Simulation:
         ended = Counter(how.partition(":")[0] for machine in self.machines for how in machine.ended)
         commits = len(self.committed("progress"))
         decisions = len(self.committed("decisions"))
-        return Outcome(self.cluster.trace_hash(), self.cluster.clock.now_s, ended, decisions, commits, problems)
+        return Outcome(
+            self.cluster.trace_hash(), self.cluster.clock.now_s, ended, decisions, commits, self.counted(), problems
+        )
 
     def _go_on(self) -> None:
         """What happens while somebody waits: the input comes all the same."""
@@ -222,6 +225,10 @@ class Simulation:
             records, _ = log.read(0, 10**9, committed_only=True)
             found += records
         return found
+
+    def counted(self) -> int:
+        """How many events telemetry has counted."""
+        return sum(decode_telemetry(record.value).events for record in self.committed("telemetry"))
 
 
 class Checks:
@@ -324,8 +331,7 @@ class Checks:
 
     def _check_counts(self, decided: int) -> list[str]:
         """Telemetry may be lost, but counts nothing twice, and nothing that was not committed."""
-        records = [decode_telemetry(record.value) for record in self._simulation.committed("telemetry")]
-        counted = sum(record.events for record in records)
+        counted = self._simulation.counted()
         return [f"telemetry counts {counted} events of {decided}"] if self._once and counted > decided else []
 
     def _check_letters(self, wanted: Counter[tuple[int, int]]) -> list[str]:

@@ -180,10 +180,11 @@ def test_tallies_of_two_batches_add_up_to_that_of_both() -> None:
     assert (one.events, one.newest_ms) == (both.events, both.newest_ms)
 
 
-def test_an_older_batch_does_not_set_the_newest_time_back() -> None:
+@pytest.mark.parametrize("numbers", [[[50], [3]], [[3], [50]], [[3, 50, 7]]])
+def test_the_newest_time_is_that_of_no_matter_which_event(numbers: list[list[int]]) -> None:
     pipeline = watched()
-    for number in (50, 3):
-        pipeline.process(records_of([json_of(event(number))], offsets=[number]))
+    for batch in numbers:
+        pipeline.process(records_of([json_of(event(number)) for number in batch], offsets=batch))
     assert taken(pipeline).newest_ms == event(50)["event_time"]
 
 

@@ -1,6 +1,7 @@
 """Samples of decisions: which they are, what they weigh, and that each says what its decision says."""
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -198,6 +199,19 @@ def test_decided_at_is_that_of_the_decision() -> None:
 def test_a_segment_is_text_and_whatever_it_holds_the_event_is_decided(value: Any, text: str | None) -> None:
     (sample,) = samples_of(sampled(1.0), [event(0, channel=value, country=value)])
     assert (sample.channel, sample.country) == (text, text)
+
+
+def test_a_segment_that_is_nested_as_deep_as_can_be_read_is_sampled_all_the_same() -> None:
+    """How deep that is depends on who reads: what the decoder takes may be too deep for the sampler, which goes on."""
+    pipeline, limit = sampled(1.0), sys.getrecursionlimit()
+    nested = [b"[" * depth + b"]" * depth for depth in range(limit - 200, limit + 20)]
+    values = [json_of(event(number))[:-1] + b',"channel":' + deep + b"}" for number, deep in enumerate(nested)]
+    decided = 0
+    for number, value in enumerate(values):
+        outputs = pipeline.process(records_of([value], offsets=[number]))
+        assert len(outputs.samples) == len(outputs.decisions)
+        decided += len(outputs.decisions)
+    assert 0 < decided < len(values)
 
 
 def test_segments_are_fields_by_our_names() -> None:
