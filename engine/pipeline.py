@@ -53,7 +53,7 @@ class Pipeline:
     """The stages, and the state that they read and change in memory.
 
     `champion` decides, but for the entities that a `canary` has, both by `program` and `lists`. `onlookers` score the
-    same events beside them. `sampler` draws decisions, and `drift` counts them, for whoever watches.
+    same events beside them. `sampler` draws decisions, and `drift` counts them, for whoever watches: both, or neither.
     """
 
     decoder: Decoder
@@ -132,11 +132,9 @@ class Pipeline:
         clock.done("encode")
         for part, decisions in zip(parts, decided, strict=True):
             self.metrics.count_decisions(part.batch, part.matrix, decisions, part.serving.model.label)
-        if self.sampler is not None:
+        if self.sampler is not None and self.drift is not None:
+            self._count(self.drift, parts, decided)
             outputs.samples = self._samples(self.sampler, parts, decided, decided_at_ms)
-        if self.drift is not None:
-            for part, decisions in zip(parts, decided, strict=True):
-                self.drift.note(part.serving.model, self.program.policy.label, part.batch, part.matrix, decisions)
             clock.done("telemetry")
         labels = (part.serving.model.label for part in parts if part.serving is not self.champion)
         outputs.canary = next(labels, "")
@@ -144,6 +142,10 @@ class Pipeline:
             self.onlookers.offer(accepted, matrix)
             clock.done("shadow")
         return outputs
+
+    def _count(self, drift: Drift, parts: list[_Part], decided: list[Decisions]) -> None:
+        for part, decisions in zip(parts, decided, strict=True):
+            drift.note(part.serving.model, self.program.policy.label, part.batch, part.matrix, decisions)
 
     def _samples(
         self, sampler: Sampler, parts: list[_Part], decided: list[Decisions], decided_at_ms: int

@@ -1,7 +1,7 @@
 """Which decisions are put on `decisions-sample`, and as what.
 
-An approval is drawn by the hash of its event id, so that whoever decides the event again draws alike; it stands for as
-many as are not drawn. All others are put there.
+An approval is drawn by the hash of its event id, so that whoever decides the event again draws alike, and stands for
+1 / sample_rate of them. All others are put there, and stand for themselves.
 
 decision     hash of the event id                             weight
 approve      |=====|............................  below       1 / sample_rate

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from engine.assemble import watched
 from engine.decide import Decisions
 from engine.events import Batch
 from engine.observe.drift import SCORE_EDGES, Bins, Drift, Tally, count_values, padded
@@ -100,10 +101,10 @@ def test_a_sample_falls_into_bins_as_its_reference_says(kind: str) -> None:
 # --- whole micro-batches ------------------------------------------------------------------------------------------
 
 
-def watched() -> Pipeline:
+def counting() -> Pipeline:
     """A pipeline that counts."""
     pipeline = pipeline_of(profile())
-    pipeline.drift = Drift(pipeline.state.spec)
+    watched(profile(), pipeline)
     return pipeline
 
 
@@ -133,7 +134,7 @@ def seen(pipeline: Pipeline, records: Any) -> tuple[Batch, np.ndarray]:
 
 
 def test_a_tally_counts_all_that_was_decided_since_the_last_one_was_taken() -> None:
-    pipeline = watched()
+    pipeline = counting()
     model, drift = demo_model(), pipeline.drift
     assert drift is not None
     batches = [seen(pipeline, some_events(first, 40)) for first in (0, 40)]
@@ -165,7 +166,7 @@ def taken(pipeline: Pipeline) -> Tally:
 
 
 def test_tallies_of_two_batches_add_up_to_that_of_both() -> None:
-    often, once = watched(), watched()
+    often, once = counting(), counting()
     often.process(some_events(0, 25))
     one = taken(often)
     often.process(some_events(25, 25))
@@ -182,7 +183,7 @@ def test_tallies_of_two_batches_add_up_to_that_of_both() -> None:
 
 @pytest.mark.parametrize("numbers", [[[50], [3]], [[3], [50]], [[3, 50, 7]]])
 def test_the_newest_time_is_that_of_no_matter_which_event(numbers: list[list[int]]) -> None:
-    pipeline = watched()
+    pipeline = counting()
     for batch in numbers:
         pipeline.process(records_of([json_of(event(number)) for number in batch], offsets=batch))
     assert taken(pipeline).newest_ms == event(50)["event_time"]

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.assemble import watched
 from engine.canary import Canary
 from engine.config import Config
 from engine.decide import Decisions
@@ -31,7 +32,7 @@ def sampled(rate: float, extra: str = "", policy: dict[str, int] | None = None) 
     """A pipeline that draws samples."""
     config = config_of(rate, extra, policy)
     pipeline = pipeline_of(config)
-    pipeline.sampler = Sampler(config)
+    watched(config, pipeline)
     return pipeline
 
 
