@@ -19,10 +19,13 @@ from engine.kafka.consume import Input
 from engine.kafka.deliver import Delivery
 from engine.kafka.journal import Journal
 from engine.kafka.lease import Lease
+from engine.observe.drift import Tally
 from engine.observe.metrics import latencies_s
 from engine.pipeline import Pipeline
 from engine.progress import Progress, Run, joined, refused_of, runs_of
+from engine.reporter import Reporter
 from engine.rollout import Rollout
+from engine.telemetry import Versions
 
 VECTOR_COMMIT_INTERVAL_S = 3600.0
 # A commit that takes longer is waited for: outputs pile up behind it.
@@ -43,6 +46,7 @@ class Stage:
     delivery: Delivery
     flusher: Flusher
     rollout: Rollout
+    reporter: Reporter
     clock: Clock
 
 
@@ -54,6 +58,7 @@ class Uncommitted:
     refused: list[Run] = field(default_factory=list)
     canary: str = ""
     record_times_ms: list[np.ndarray] = field(default_factory=list)
+    tallies: dict[Versions, Tally] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.runs)
@@ -81,6 +86,7 @@ class Loop:
         self._status_at = now
         self._partitions_at = now + self._kafka.partitions_check_s
         self._newest_record_ms = -1
+        stage.reporter.begin(stage.pipeline)
 
     def turn(self) -> Outputs | None:
         """One micro-batch, if any arrived, and what is due after it; returns what the batch put out.
@@ -98,6 +104,7 @@ class Loop:
         now = stage.clock.monotonic()
         self._commit_due(now)
         stage.rollout.tick(stage.pipeline, may_swap=not self._uncommitted)
+        stage.reporter.tick(stage.pipeline)
         if now >= self._status_at:
             self._status(now)
         if now >= self._partitions_at:
@@ -147,6 +154,7 @@ class Loop:
         stage = self._stage
         clock = stage.pipeline.metrics.stage_clock()
         self.sent = dict(self.vector)
+        self._uncommitted.tallies = stage.reporter.take()
         stage.delivery.begin_commit(self._progress())
         self._pending, self._uncommitted = self._uncommitted, Uncommitted()
         self._commit_at = now + ANSWER_S_MAX
@@ -203,6 +211,7 @@ class Loop:
         now_ms = stage.clock.time_ms()
         for record_times_ms in self._pending.record_times_ms:
             metrics.event_to_decision.observe_all(latencies_s(record_times_ms, now_ms))
+        stage.reporter.add(self._pending.tallies)
         self._pending = None
         now = stage.clock.monotonic()
         self._commit_at = now + self._kafka.commit_interval_ms / 1000
@@ -237,6 +246,7 @@ class Loop:
     def drain(self) -> None:
         """Commits what was decided and gives up the lease, so that a standby goes on; then writes the state down."""
         self.commit(to_disk=True)
+        self._stage.reporter.end(self._stage.pipeline)
         self._await_visible()
         position = self._position()
         self._stage.lease.release()

@@ -8,6 +8,8 @@ from engine.columns import needed_fields
 from engine.config import Config
 from engine.decode import Decoder
 from engine.errors import ConfigError, FatalError
+from engine.observe.drift import Drift
+from engine.observe.drift import warm_up as warm_up_drift
 from engine.observe.metrics import Metrics
 from engine.pipeline import Pipeline
 from engine.policy.evaluate import warm_up as warm_up_rules
@@ -15,6 +17,7 @@ from engine.policy.lists import Lists
 from engine.policy.lists import warm_up as warm_up_lists
 from engine.policy.program import Fields, PolicyError, Program
 from engine.rates import RateTable, minor_per_major
+from engine.sampling import Sampler
 from engine.serving import serving_of
 from engine.state.header import Header, state_fingerprint
 from engine.state.local import LocalState, warm_up
@@ -125,6 +128,12 @@ def assemble(
     )
     _calm_garbage_collection()
     return pipeline
+
+
+def watched(config: Config, pipeline: Pipeline) -> None:
+    """Has its decisions drawn and counted from now on."""
+    warm_up_drift()
+    pipeline.sampler, pipeline.drift = Sampler(config), Drift(pipeline.state.spec)
 
 
 def _calm_garbage_collection() -> None:

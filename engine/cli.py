@@ -1,11 +1,13 @@
 """The commands: with engine/commands the only readers of arguments, and alone in making of an error an exit code."""
 
+import functools
 import os
 import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -34,6 +36,9 @@ from engine.commands.replay import replay
 from engine.commands.state import state
 from engine.config import client_settings, config_from_tree
 from engine.errors import ConfigError, FatalError, TidegateError
+
+if TYPE_CHECKING:
+    from engine.events import Records
 
 SECOND_SIGNAL_EXIT_CODE = 130
 
@@ -181,6 +186,9 @@ def bench(context: click.Context, profile_name: str, events: int | None, bootstr
     print_figures(figures, as_json=as_json)
 
 
+batch_events_option = click.option(
+    "--batch-events", type=click.IntRange(1), default=512, show_default=True, help="Events in a micro-batch."
+)
 bench.add_command(bench_features)
 bench.add_command(bench_cold_state)
 
@@ -188,25 +196,40 @@ bench.add_command(bench_cold_state)
 @bench.command("policy")
 @click.option("--rules", type=click.IntRange(1, 1_000), default=50, show_default=True, help="How many rules.")
 @click.option("--listed", type=click.IntRange(1), default=1_000_000, show_default=True, help="How many blocked cards.")
-@click.option("--batch-events", type=click.IntRange(1), default=512, show_default=True, help="Events in a micro-batch.")
+@batch_events_option
 @json_option
 def bench_policy(rules: int, listed: int, batch_events: int, as_json: bool) -> None:
     """Measure what rules, lists and reasons cost beside thresholds alone."""
+    from engine.bench_policy import bench_policy as run_bench
+
+    say = functools.partial(click.echo, err=True)
+    print_figures(run_bench(_reference_batches(batch_events), rules, listed, say), as_json=as_json)
+
+
+@bench.command("telemetry")
+@click.option("--sample-rate", type=click.FloatRange(0, 1), default=0.01, show_default=True, help="Of approvals.")
+@batch_events_option
+@json_option
+def bench_telemetry(sample_rate: float, batch_events: int, as_json: bool) -> None:
+    """Measure what samples and counts cost beside the same decisions without them."""
+    from engine.bench_telemetry import bench_telemetry as run_bench
+
+    say = functools.partial(click.echo, err=True)
+    print_figures(run_bench(_reference_batches(batch_events), sample_rate, say), as_json=as_json)
+
+
+def _reference_batches(batch_events: int) -> "Iterator[Records]":
+    """The reference stream without end, from one partition."""
     import numpy as np
 
-    from engine.bench_policy import bench_policy as run_bench
     from engine.events import Records
     from loadtest.reference import read_profile
 
-    def batches() -> Iterator[Records]:
-        first = 0
-        for values, _keys, times_ms in read_profile("reference").rendered(batch_events):
-            rows = np.arange(first, first + len(values))
-            yield Records("bench", list(values), np.zeros(len(values), np.int64), rows, times_ms)
-            first += len(values)
-
-    figures = run_bench(batches(), rules, listed, lambda line: click.echo(line, err=True))
-    print_figures(figures, as_json=as_json)
+    first = 0
+    for values, _keys, times_ms in read_profile("reference").rendered(batch_events):
+        rows = np.arange(first, first + len(values))
+        yield Records("bench", list(values), np.zeros(len(values), np.int64), rows, times_ms)
+        first += len(values)
 
 
 @main.command()

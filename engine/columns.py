@@ -137,7 +137,7 @@ class ColumnReader:
             word = self._word(column, hashes, numbers)
             words[:, at] = word if flag is None else np.where(flags >> flag & 1, word, np.uint64(0))
         for name, reader, seed in self._ruled_texts:
-            hashes[name] = key_hashes([_text_seen(value) for value in map(reader, events)], seed)
+            hashes[name] = key_hashes([text_seen(value) for value in map(reader, events)], seed)
         for name, reader in self._ruled_numbers:
             numbers[name] = np.array([_number_seen(value) for value in map(reader, events)], np.float64)
         return Columns(
@@ -200,13 +200,13 @@ def _numbers(values: list[float | str | None], field: str, refused: Refused) -> 
     return numbers
 
 
-# What only rules read decides nothing about whether an event is taken: what does not fit is absent.
+# What only rules or samples read decides nothing about whether an event is taken: what does not fit is absent.
 _read_text = msgspec.json.Decoder(str | int | None).decode
 _read_number = msgspec.json.Decoder(float | str | None).decode
 
 
-def _text_seen(value: Any) -> str | None:
-    """A field that only rules read, as text; a field that features read too comes parsed."""
+def text_seen(value: Any) -> str | None:
+    """A field that only rules or samples read, as text; a field that features read too comes parsed."""
     if isinstance(value, msgspec.Raw):
         try:
             value = _read_text(value)

@@ -94,7 +94,7 @@ def _at_least(section: _Section, least: int, *keys: str) -> None:
 
 class Topics(_Section, frozen=True):
     """Names of the topics beside the input: outputs, the order in which events were taken, who owns the input, what
-    operators decide meanwhile, and what challengers would have decided.
+    operators decide meanwhile, what challengers would have decided, and what those see who watch.
     """
 
     decisions: str = "decisions"
@@ -104,6 +104,8 @@ class Topics(_Section, frozen=True):
     lease: str = "lease"
     control: str = "control"
     shadow_decisions: str = "shadow-decisions"
+    decisions_sample: str = "decisions-sample"
+    telemetry: str = "telemetry"
 
     def __post_init__(self) -> None:
         names = [getattr(self, key) for key in self.__struct_fields__]
@@ -253,6 +255,26 @@ class Observe(_Section, frozen=True):
         return host, int(port)
 
 
+class Telemetry(_Section, frozen=True):
+    """What the engine tells those who watch it.
+
+    `sample_rate` of the approvals, and all other decisions, go to the topic of samples; `channel` and `country` are the
+    fields by which samples are told apart, by our names, empty where there is none.
+    """
+
+    enabled: bool = True
+    sample_rate: float = 0.01
+    interval_s: float = 5.0
+    channel: str = "channel"
+    country: str = "country"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.sample_rate <= 1:
+            raise ValueError(f"sample_rate: {self.sample_rate} must be within 0 to 1")
+        if self.interval_s <= 0:
+            raise ValueError(f"interval_s: {self.interval_s} must be positive")
+
+
 class Config(_Section, frozen=True, kw_only=True):
     """Everything; `folder` is what relative paths resolve against."""
 
@@ -266,6 +288,7 @@ class Config(_Section, frozen=True, kw_only=True):
     rates: Rates = Rates()
     models: Models = Models()
     policy: Policy = Policy()
+    telemetry: Telemetry = Telemetry()
     observe: Observe = Observe()
 
     def __post_init__(self) -> None:

@@ -39,7 +39,7 @@ TIME_MS_MAX = epoch_ms("2100-12-31T23:59:59.999")
 
 _IdText = Annotated[str, Meta(min_length=1, max_length=EVENT_ID_CHARS_MAX)]
 _Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _MS_PER_UNIT = {"ms": 1, "s": 1_000}
 
 
@@ -95,6 +95,7 @@ class Decoder:
             record_times_ms=records.record_times_ms,
             numbers=columns.numbers,
             categories=columns.categories,
+            values=records.values,
         )
         if not refused:
             return batch, []
@@ -114,7 +115,7 @@ class Decoder:
                     events.append(read(value))
                     continue
                 refused[row] = _unfit(value, event_bytes_max)
-            except _UNREADABLE as error:
+            except UNREADABLE as error:
                 refused[row] = self._explain(value or b"", error)
             events.append(self._blank)
         return events

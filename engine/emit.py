@@ -16,7 +16,7 @@ import orjson
 from numpy.typing import NDArray
 
 from engine.decide import COMBINATIONS_MAX, Decisions, RuleHit
-from engine.events import Batch, DeadLetter
+from engine.events import Batch, Bool, DeadLetter
 from engine.policy.precedence import DECISIONS
 from engine.state.local import FeatureMatrix
 from features.spec import FeatureSpec
@@ -27,11 +27,10 @@ ALERT_SCHEMA = "tidegate.alert.v1"
 _PLAIN = re.compile(r"[ !#-\[\]-~]*")
 _DECISION_BYTES = tuple(name.encode() for name in DECISIONS)
 _PRIORITY = {"challenge": "low", "review": "medium", "decline": "high"}
-_DEGRADED = tuple(
-    b",".join(words[at] for at in range(3) if code >> at & 1)
-    for words in [(b'"late_event"', b'"missing_entity"', b'"rules_only"')]
-    for code in range(8)
-)
+# What may be wrong with a decision, by the bits of `degraded_codes`.
+_WORDS = ("late_event", "missing_entity", "rules_only")
+DEGRADED = tuple([word for at, word in enumerate(_WORDS) if code >> at & 1] for code in range(8))
+_DEGRADED = tuple(orjson.dumps(words)[1:-1] for words in DEGRADED)
 
 
 class Message(TypedDict):
@@ -46,6 +45,7 @@ class Outputs:
     """Everything one micro-batch puts out, and the record timestamps of the events that were decided.
 
     `canary`: the model that decided some of them beside the champion, as name/version; empty where none did.
+    `samples`: of the decisions, those that are to be looked at again (engine/sampling.py).
     """
 
     decisions: list[Message] = field(default_factory=list)
@@ -53,6 +53,7 @@ class Outputs:
     dead_letters: list[DeadLetter] = field(default_factory=list)
     record_times_ms: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     canary: str = ""
+    samples: list[Message] = field(default_factory=list)
 
 
 class Encoder:
@@ -72,7 +73,7 @@ class Encoder:
         self._spec = spec
         self._role = b"" if role is None else b'"role":' + orjson.dumps(role) + b","
         self._with_features = with_features
-        self._clock_ms = clock_ms
+        self.clock_ms = clock_ms
         self._model = orjson.dumps(model)
         self._policy = orjson.dumps(policy)
         self._feature_set = orjson.dumps(spec.fingerprint())
@@ -86,9 +87,11 @@ class Encoder:
         other._policy, other._templates = orjson.dumps(policy), {}
         return other
 
-    def encode(self, batch: Batch, matrix: FeatureMatrix, decisions: Decisions) -> tuple[list[Message], list[Message]]:
-        """The decision messages of every event, and the alert messages of the flagged ones."""
-        messages = self.encode_decisions(batch, matrix, decisions)
+    def encode(
+        self, batch: Batch, matrix: FeatureMatrix, decisions: Decisions, decided_at_ms: int | None = None
+    ) -> tuple[list[Message], list[Message]]:
+        """The decision messages of every event, and the alert messages of the flagged ones; decided now, by default."""
+        messages = self.encode_decisions(batch, matrix, decisions, decided_at_ms)
         alerts: list[Message] = [
             {
                 "key": messages[row]["key"],
@@ -98,27 +101,28 @@ class Encoder:
         ]
         return messages, alerts
 
-    def encode_decisions(self, batch: Batch, matrix: FeatureMatrix, decisions: Decisions) -> list[Message]:
+    def encode_decisions(
+        self, batch: Batch, matrix: FeatureMatrix, decisions: Decisions, decided_at_ms: int | None = None
+    ) -> list[Message]:
         """The decision messages of every event."""
-        values = self._values(batch, matrix, decisions)
+        values = self._values(batch, matrix, decisions, self.clock_ms() if decided_at_ms is None else decided_at_ms)
         keys = [None if key is None else key.encode() for key in batch.partition_keys]
         return [{"key": key, "value": value} for key, value in zip(keys, values, strict=True)]
 
-    def _values(self, batch: Batch, matrix: FeatureMatrix, decisions: Decisions) -> list[bytes]:
+    def _values(self, batch: Batch, matrix: FeatureMatrix, decisions: Decisions, decided_at_ms: int) -> list[bytes]:
         template = self._template(batch.topic)
         rules, reasons = [b"[]"] * len(batch), [b"[]"] * len(batch)
         for row, held in decisions.rules.items():
             rules[row] = self._rules[held]
         for place, row in enumerate(decisions.flagged.tolist()):
             reasons[row] = orjson.dumps(decisions.reasons[place])
-        unscored = np.isnan(decisions.probabilities)
         partitions, offsets = _numbers(batch.partitions), _numbers(batch.offsets)
         columns = [
             partitions,
             offsets,
             _escaped(batch.event_ids),
             _numbers(batch.times_ms),
-            [b"%d" % self._clock_ms()] * len(batch),
+            [b"%d" % decided_at_ms] * len(batch),
             partitions,
             offsets,
             [_DECISION_BYTES[code] for code in decisions.codes.tolist()],
@@ -127,7 +131,7 @@ class Encoder:
             rules,
             reasons,
             self._inexact.texts(matrix),
-            [_DEGRADED[code] for code in (batch.late + 2 * matrix.missing + 4 * unscored).tolist()],
+            [_DEGRADED[code] for code in degraded_codes(batch.late, matrix.missing, decisions.probabilities).tolist()],
         ]
         if self._with_features:
             columns.append(self._features(matrix))
@@ -204,6 +208,12 @@ class _RuleTexts(dict[tuple[RuleHit, ...], bytes]):
             self.clear()
         self[held] = orjson.dumps([hit._asdict() for hit in held])
         return self[held]
+
+
+def degraded_codes(late: Bool, missing: Bool, probabilities: NDArray[np.float32]) -> NDArray[np.int64]:
+    """What is wrong with each of n decisions, as an index into DEGRADED."""
+    codes: NDArray[np.int64] = late + 2 * missing + 4 * np.isnan(probabilities)
+    return codes
 
 
 def _constant(text: bytes) -> bytes:

@@ -108,6 +108,7 @@ class Batch:
     column's predicate does not hold. `flags[n]`: bit i says whether `FeatureSpec.predicates[i]` holds. `numbers[field]`
     (NaN absent) and `categories[field]` (hashes, 0 absent): what event-level features need.
     `partition_keys`: what the decision is keyed by. `late`: older than the partition's newest by more than late_after.
+    `values`: the events as they came, for what is asked of few of them.
     """
 
     topic: str
@@ -126,6 +127,7 @@ class Batch:
     numbers: dict[str, Float64] = field(default_factory=dict)
     categories: dict[str, UInt64] = field(default_factory=dict)
     late: Bool = field(default_factory=lambda: np.zeros(0, np.bool_))
+    values: list[bytes | None] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.event_ids)
@@ -150,4 +152,5 @@ class Batch:
             numbers={name: column[rows] for name, column in self.numbers.items()},
             categories={name: column[rows] for name, column in self.categories.items()},
             late=self.late[rows] if len(self.late) else self.late,
+            values=[self.values[i] for i in at] if self.values else [],
         )

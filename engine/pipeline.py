@@ -9,15 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.canary import Canary
+from engine.decide import Decisions
 from engine.decode import Decoder
 from engine.emit import Message, Outputs
 from engine.events import Batch, Records
+from engine.observe.drift import Drift
 from engine.observe.metrics import Metrics
 from engine.policy.lists import Lists
 from engine.policy.program import Program
+from engine.sampling import Sampler
 from engine.score import score
 from engine.serving import Serving
 from engine.state.local import FeatureMatrix, LocalState
+from engine.telemetry import Versions
 from models.errors import ModelError
 from models.runtime import Scorer
 
@@ -49,7 +53,7 @@ class Pipeline:
     """The stages, and the state that they read and change in memory.
 
     `champion` decides, but for the entities that a `canary` has, both by `program` and `lists`. `onlookers` score the
-    same events beside them.
+    same events beside them. `sampler` draws decisions, and `drift` counts them, for whoever watches: both, or neither.
     """
 
     decoder: Decoder
@@ -60,11 +64,18 @@ class Pipeline:
     lists: Lists
     canary: Canary | None = None
     onlookers: Onlookers | None = None
+    sampler: Sampler | None = None
+    drift: Drift | None = None
 
     @property
     def model(self) -> Scorer:
         """The deciding model."""
         return self.champion.model
+
+    @property
+    def versions(self) -> Versions:
+        """Who decides."""
+        return Versions(self.model.label, self.program.policy.label)
 
     def swap(self, champion: Serving) -> None:
         """Another model decides from the next batch on."""
@@ -110,22 +121,45 @@ class Pipeline:
         clock.done("score")
         decided = [part.serving.decider.decide(part.batch, part.matrix.values, part.probabilities) for part in parts]
         clock.done("decide")
+        decided_at_ms = self.champion.encoder.clock_ms()
         messages: list[tuple[Index, list[Message]]] = []
         alerts: list[tuple[Index, list[Message]]] = []
         for part, decisions in zip(parts, decided, strict=True):
-            made, raised = part.serving.encoder.encode(part.batch, part.matrix, decisions)
+            made, raised = part.serving.encoder.encode(part.batch, part.matrix, decisions, decided_at_ms)
             messages.append((part.rows, made))
             alerts.append((part.rows[decisions.flagged], raised))
         outputs = Outputs(in_order(messages), in_order(alerts), dead_letters, accepted.record_times_ms)
         clock.done("encode")
         for part, decisions in zip(parts, decided, strict=True):
             self.metrics.count_decisions(part.batch, part.matrix, decisions, part.serving.model.label)
+        if self.sampler is not None and self.drift is not None:
+            self._count(self.drift, parts, decided)
+            outputs.samples = self._samples(self.sampler, parts, decided, decided_at_ms)
+            clock.done("telemetry")
         labels = (part.serving.model.label for part in parts if part.serving is not self.champion)
         outputs.canary = next(labels, "")
         if self.onlookers is not None:
             self.onlookers.offer(accepted, matrix)
             clock.done("shadow")
         return outputs
+
+    def _count(self, drift: Drift, parts: list[_Part], decided: list[Decisions]) -> None:
+        for part, decisions in zip(parts, decided, strict=True):
+            drift.note(part.serving.model, self.program.policy.label, part.batch, part.matrix, decisions)
+
+    def _samples(
+        self, sampler: Sampler, parts: list[_Part], decided: list[Decisions], decided_at_ms: int
+    ) -> list[Message]:
+        """What is drawn of the decisions, in their order."""
+        found: list[tuple[Index, list[Message]]] = []
+        for part, decisions in zip(parts, decided, strict=True):
+            rows = sampler.rows(part.batch, decisions)
+            versions = Versions(part.serving.model.label, self.program.policy.label)
+            made = sampler.encode(part.batch, part.matrix, decisions, versions, decided_at_ms, rows)
+            found.append((part.rows[rows], made))
+        samples = in_order(found)
+        self.metrics.samples += len(samples)
+        return samples
 
     def _score(self, batch: Batch, matrix: FeatureMatrix) -> list[_Part]:
         """A part for each model that has any of the events; raises as `score`."""

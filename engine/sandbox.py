@@ -98,5 +98,7 @@ def _environment(bootstrap: str, folder: Path, kept: tuple[str, ...]) -> dict[st
         "TIDEGATE__KAFKA__TOPICS__LEASE": f"tidegate-{run}-lease",
         "TIDEGATE__KAFKA__TOPICS__CONTROL": f"tidegate-{run}-control",
         "TIDEGATE__KAFKA__TOPICS__SHADOW_DECISIONS": f"tidegate-{run}-shadow-decisions",
+        "TIDEGATE__KAFKA__TOPICS__DECISIONS_SAMPLE": f"tidegate-{run}-decisions-sample",
+        "TIDEGATE__KAFKA__TOPICS__TELEMETRY": f"tidegate-{run}-telemetry",
         "TIDEGATE__STATE__DIR": str(folder / "state"),
     }

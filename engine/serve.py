@@ -4,7 +4,7 @@ import logging
 import threading
 from contextlib import ExitStack, closing
 
-from engine.assemble import assemble, load_model_of, load_rates, rules_of
+from engine.assemble import assemble, load_model_of, load_rates, rules_of, watched
 from engine.background import Background
 from engine.challengers import Challengers
 from engine.clock import SYSTEM_CLOCK
@@ -17,11 +17,13 @@ from engine.kafka.journal import Journal
 from engine.kafka.lease import Lease
 from engine.kafka.offsets import ask_committed
 from engine.kafka.reach import Reach
+from engine.kafka.telemetry import TelemetryTopic
 from engine.kafka.topics import cluster_identity
 from engine.observe.logs import set_up_logs
 from engine.observe.server import LISTENING, AdminServer
 from engine.pipeline import Pipeline
 from engine.policy_file import PolicyFile
+from engine.reporter import Reporter
 from engine.rollout import Rollout, first_champion
 from engine.serving import Serving, serving_of
 from engine.state.checkpoints import Checkpoints
@@ -49,6 +51,9 @@ def connected(
     challengers = resources_open.enter_context(closing(Challengers(config, control, pipeline.metrics)))
     if config.models.challengers:
         pipeline.onlookers = challengers
+    telemetry = resources_open.enter_context(TelemetryTopic(config, pipeline.metrics))
+    if config.telemetry.enabled:
+        watched(config, pipeline)
     source = resources_open.enter_context(Input(config))
     journal = resources_open.enter_context(Journal(config))
     lease = resources_open.enter_context(Lease(config, reach=Reach(pipeline.metrics.note_broker)))
@@ -75,6 +80,7 @@ def connected(
             challengers,
             PolicyFile(config, spec, Background("policy")),
         ),
+        Reporter(config, pipeline.drift, telemetry.put, SYSTEM_CLOCK),
         stop,
         checkpoints=checkpoints,
         accept_cold_state=accept_cold_state,

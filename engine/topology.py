@@ -16,6 +16,10 @@ def wanted_topics(config: Config) -> list[TopicSpec]:
     specs = [TopicSpec(name, kafka.partitions, kafka.replication, extra.get(name, {})) for name in names]
     if config.models.challengers:
         specs.append(TopicSpec(kafka.topics.shadow_decisions, kafka.partitions, kafka.replication))
+    if config.telemetry.enabled:
+        # Few records, and every further partition is one more batch of each transaction (docs/telemetry.md).
+        watched = (kafka.topics.decisions_sample, kafka.topics.telemetry)
+        specs += [TopicSpec(name, ONE_PARTITION, kafka.replication) for name in watched]
     shared = (kafka.topics.progress, kafka.topics.lease)
     specs += [TopicSpec(name, ONE_PARTITION, kafka.replication) for name in shared]
     # Of each command, what was said last has to stay.

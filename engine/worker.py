@@ -29,6 +29,7 @@ from engine.kafka.lease import Lease, LeaseLostError
 from engine.kafka.transaction import DoubtError
 from engine.pipeline import Pipeline
 from engine.recovery import Origin, Plan, plan_recovery, wrong_origin
+from engine.reporter import Reporter
 from engine.rollout import Rollout
 from engine.state.checkpoints import Checkpoints
 
@@ -53,6 +54,7 @@ class Worker:
     lease: Lease
     delivery: Delivery
     rollout: Rollout
+    reporter: Reporter
     stop: threading.Event
     clock: Clock = SYSTEM_CLOCK
     checkpoints: Checkpoints | None = None
@@ -262,6 +264,7 @@ class Worker:
             self.delivery,
             self.flusher,
             self.rollout,
+            self.reporter,
             self.clock,
         )
         self.loop = Loop(stage, vector, max(self.follower.sequence, self.pipeline.state.header.commits), tenure)
@@ -293,6 +296,7 @@ class Worker:
         if loop is not None:
             self._expected = (loop.tenure, [loop.committed, loop.sent])
         self.loop = None
+        self.reporter.end(self.pipeline)
         self.pipeline.state = self.pipeline.state.reopened()
         if not isinstance(error, LeaseLostError):
             self.clock.wait(self.stop, BACKOFF_S)

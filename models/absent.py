@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from models.calibration import Calibration
 from models.explain import Explainer
+from models.reference import Reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,11 @@ class NoModel:
     def columns(self) -> NDArray[np.intp]:
         """It reads no features."""
         return np.zeros(0, np.intp)
+
+    @property
+    def references(self) -> dict[str, Reference]:
+        """Of no features."""
+        return {}
 
     def score(self, features: NDArray[np.float64]) -> NDArray[np.float32]:
         """NaN for each of n rows."""

@@ -36,6 +36,16 @@ class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
             return nan
         return next((edge for edge, up_to in zip(self.edges, self.up_to, strict=True) if up_to >= 0.5), nan)
 
+    def bin_shares(self) -> list[float]:
+        """The shares of the sample in the bins that its edges make, one more than there are edges.
+
+        An edge belongs to the bin below it, so the last bin holds what lies beyond the sample, which is nothing.
+
+            edges          10          20          30
+            bins    ..10] |   (10..20]  | (20..30]  |  (30..
+        """
+        return np.diff([0.0, *self.up_to, 1.0]).tolist() if self.edges else [1.0]
+
 
 def reference_of(values: Float64) -> Reference:
     """The reference of a sample [n], n >= 1; NaN is null."""

@@ -15,6 +15,7 @@ from models.errors import ModelError, one_line
 from models.explain import Explainer
 from models.gate import MODEL_BYTES_MAX
 from models.manifest import MANIFEST_BYTES_MAX, Manifest, parse_manifest
+from models.reference import Reference
 from models.session import Session, infer
 from models.store import MANIFEST_FILE, MODEL_FILE, Located, read_part, resolve
 from models.trial import stand_trial
@@ -38,6 +39,8 @@ class Scorer(Protocol):
     def columns(self) -> Index: ...
     @property
     def calibration(self) -> Calibration | None: ...
+    @property
+    def references(self) -> dict[str, Reference]: ...
     def score(self, features: Float64) -> Float32: ...
     def explainer(self) -> Explainer: ...
 
@@ -68,10 +71,15 @@ class Model:
         """How its probabilities become risk scores."""
         return self.manifest.calibration
 
+    @property
+    def references(self) -> dict[str, Reference]:
+        """What is usual of each input, in the model's order."""
+        return {feature.name: self.manifest.reference[feature.name] for feature in self.manifest.features}
+
     def explainer(self) -> Explainer:
         """What finds the reasons of its scores."""
-        names = [feature.name for feature in self.manifest.features]
-        return Explainer(names, [self.manifest.reference[name] for name in names], self.score_inputs)
+        references = self.references
+        return Explainer([*references], [*references.values()], self.score_inputs)
 
     def score(self, features: Float64) -> Float32:
         """Probabilities [n] of the rows of the whole matrix [n, all features]; NaN is null.

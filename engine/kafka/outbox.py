@@ -86,6 +86,7 @@ class Outbox:
         reached("produce")
         self._send(self._topics.decisions, outputs.decisions)
         self._send(self._topics.alerts, outputs.alerts)
+        self._send(self._topics.decisions_sample, outputs.samples)
         for letter in outputs.dead_letters:
             self._send_one(
                 self._topics.dead_letters,

@@ -296,4 +296,4 @@ def _nobody_asks() -> None:
 
 
 def _messages(outputs: Outputs) -> int:
-    return len(outputs.decisions) + len(outputs.alerts) + len(outputs.dead_letters)
+    return len(outputs.decisions) + len(outputs.alerts) + len(outputs.samples) + len(outputs.dead_letters)

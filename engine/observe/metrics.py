@@ -129,6 +129,9 @@ class Metrics:
         self.doubts = 0
         self.replayed_events = 0
         self.replay_remaining = 0
+        self.samples = 0
+        self.telemetry_sent = 0
+        self.telemetry_lost = 0
         self.role = "starting"
         self.broker_up = True
         self.lag_events: dict[int, int] = {}
@@ -209,8 +212,8 @@ class MetricsCollector(Collector):
             "tidegate_decisions", "Decisions by kind and model version.", labels=["decision", "model_version"]
         )
         for version, counts in m.decisions.copy().items():
-            for name, count in zip(DECISIONS, counts.tolist(), strict=True):
-                decisions.add_metric([name, version], count)
+            for kind, count in zip(DECISIONS, counts.tolist(), strict=True):
+                decisions.add_metric([kind, version], count)
         yield decisions
         yield _counter("rule_hits", "Events for which a rule held, or a list had them.", "rule", m.rule_hits)
         yield _counter("dead_letters", "Records that could not become events, by reason.", "reason", m.dead_letters)
@@ -231,10 +234,13 @@ class MetricsCollector(Collector):
             "policy_swaps": ("Times that another policy took over.", m.policy_swaps),
             "policy_load_failures": ("Policy files that could not be used.", m.policy_loads_failed),
             "canary_failures": ("Canaries that failed to score and were given up.", m.canary_failures),
+            "decision_samples": ("Decisions that were put on the topic of samples too.", m.samples),
             "replayed_events": ("Events taken into the state without deciding.", m.replayed_events),
         }
         for name, (text, value) in plain.items():
             yield CounterMetricFamily(f"tidegate_{name}", text, value=value)
+        records = {"sent": m.telemetry_sent, "lost": m.telemetry_lost}
+        yield _counter("telemetry_records", "Records of telemetry by what became of them.", "outcome", records)
         yield from self._challengers()
 
     def _challengers(self) -> Iterator[Metric]:

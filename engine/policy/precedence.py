@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.policy.lists import ListHits
-from engine.policy.settings import SCORE_MAX, Policy
+from engine.policy.settings import SCORE_MAX, Action, Policy
 
 Bool = NDArray[np.bool_]
 Int64 = NDArray[np.int64]
 
-DECISIONS = ("approve", "challenge", "review", "decline")
+DECISIONS: tuple[Action, ...] = ("approve", "challenge", "review", "decline")
 APPROVE, DECLINE = 0, 3
 
 

@@ -58,6 +58,8 @@ class Application:
                 "progress": self.progress,
                 "lease": f"{self.id}.lease",
                 "control": f"{self.id}.control",
+                "decisions_sample": f"{self.id}.decisions-sample",
+                "telemetry": f"{self.id}.telemetry",
             },
         }
         merged = {**profile, "kafka": kafka, **{name: {**profile.get(name, {}), **tables[name]} for name in tables}}

@@ -9,7 +9,16 @@ from loadtest.peers.peer import Command, Peer, Run
 # In the model store that `scripts/peers` fills.
 MODEL = "peers/1"
 SOURCES = Path(__file__).resolve().parents[2]
-TOPICS = ("alerts", "dead_letters", "progress", "lease", "control", "shadow_decisions")
+TOPICS = (
+    "alerts",
+    "dead_letters",
+    "progress",
+    "lease",
+    "control",
+    "shadow_decisions",
+    "decisions_sample",
+    "telemetry",
+)
 
 _CONFIG = """
 [kafka]

@@ -59,6 +59,8 @@ class Application:
     lease: str
     control: str
     shadow_decisions: str
+    decisions_sample: str
+    telemetry: str
     application_id: str
     partitions: int
     sent: list[Sent] = field(default_factory=list)
@@ -76,6 +78,8 @@ class Application:
                 "lease": self.lease,
                 "control": self.control,
                 "shadow_decisions": self.shadow_decisions,
+                "decisions_sample": self.decisions_sample,
+                "telemetry": self.telemetry,
             },
             "state": {"dir": "state", "cache_bytes_max": 64 << 20, "dirty_bytes_max": 16 << 20},
             "observe": {"log_format": "json"},
@@ -332,6 +336,8 @@ def new_application(bootstrap: str, folder: Path, topic_factory: TopicFactory, p
         lease=topic_factory("lease"),
         control=topic_factory("control", config={"cleanup.policy": "compact"}),
         shadow_decisions=topic_factory("shadow-decisions", partitions),
+        decisions_sample=topic_factory("decisions-sample", partitions),
+        telemetry=topic_factory("telemetry"),
         application_id=made,
         partitions=partitions,
     )

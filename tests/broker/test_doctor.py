@@ -29,7 +29,8 @@ TIMEOUT_S = 5.0
 def config(kafka_bootstrap: str, tmp_path: Path) -> Iterator[Config]:
     """A configuration whose topics no other test has, and which do not exist yet."""
     run = uuid4().hex[:12]
-    parts = ("transactions", "decisions", "alerts", "dead-letters", "progress", "lease", "control")
+    outputs = ("decisions", "alerts", "dead-letters", "decisions-sample", "telemetry")
+    parts = ("transactions", *outputs, "progress", "lease", "control")
     names = {part: f"test-doctor-{part}-{run}" for part in parts}
     kafka = f"""
 [kafka]
@@ -44,6 +45,8 @@ dead_letters = "{names["dead-letters"]}"
 progress = "{names["progress"]}"
 lease = "{names["lease"]}"
 control = "{names["control"]}"
+decisions_sample = "{names["decisions-sample"]}"
+telemetry = "{names["telemetry"]}"
 [state]
 cache_bytes_max = 33554432
 dirty_bytes_max = 8388608
@@ -73,7 +76,7 @@ def test_before_and_after_topics_apply(config: Config) -> None:
     assert {check for check, finding in before.items() if finding.verdict == "failure"} == {"topics", "offsets"}
     assert before["broker"].verdict == "ok"
     assert "cluster " in before["broker"].detail
-    assert before["topics"].detail.count("missing") == 7
+    assert before["topics"].detail.count("missing") == 9
     assert "tidegate topics apply" in before["topics"].advice
 
     apply(admin_settings(config), wanted_topics(config))

@@ -23,8 +23,10 @@ from engine.kafka.lease import Lease
 from engine.kafka.outbox import Outbox, Receipts
 from engine.kafka.transaction import ExactlyOnce, _again
 from engine.progress import Progress
+from engine.reporter import Reporter
 from engine.state.local import LocalState
 from engine.worker import Worker
+from tests.sim.producer import SimProducer
 
 Patch = pytest.MonkeyPatch
 
@@ -197,6 +199,34 @@ def runs_out_of_order(patch: Patch) -> None:
     patch.setattr(engine.active, "joined", sorted)
 
 
+def samples_beside_the_transaction(patch: Patch) -> None:
+    """Samples are sent by a producer of their own, as telemetry is."""
+
+    def send(outbox: Outbox, topic: str, messages: list[Any]) -> None:
+        if topic != "decisions-sample":
+            send_all(outbox, topic, messages)
+        elif messages:
+            settings = outbox._producer._settings.copy()
+            settings.pop("transactional.id")
+            other = SimProducer(outbox._producer._cluster, outbox._producer._process, settings)
+            other.produce_batch(topic, messages)
+            other.flush()
+
+    send_all = Outbox._send
+    patch.setattr(Outbox, "_send", send)
+
+
+def counted_before_committed(patch: Patch) -> None:
+    """Telemetry counts what was decided, whatever becomes of it."""
+
+    def take(reporter: Reporter) -> dict[Any, Any]:
+        reporter.add(take_counted(reporter))
+        return {}
+
+    take_counted = Reporter.take
+    patch.setattr(Reporter, "take", take)
+
+
 def committed_read_before_settling(patch: Patch) -> None:
     """The offsets are read first, then the predecessor's transaction is settled."""
     open_delivery, committed = ExactlyOnce.open, Lease.committed
@@ -296,6 +326,9 @@ EXACTLY_ONCE = (
     Planted(progress_offset_too_late),
     Planted(new_tenure_on_old_state),
     Planted(journal_read_uncommitted),
+    Planted(samples_beside_the_transaction),
+    # Whoever crashes takes what was counted along, which hides that some of it was counted twice.
+    Planted(counted_before_committed, {"abortable": 0.1, "crash": 0.0}),
 )
 AT_LEAST_ONCE = (
     Planted(flush_before_commit),

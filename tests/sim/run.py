@@ -13,11 +13,13 @@ from random import Random
 
 import orjson
 
+from engine.assemble import watched
 from engine.config import Config
 from engine.events import Records
 from engine.progress import Progress, Run, decode_progress
 from engine.state.header import decode_header
 from engine.state.keys import DEDUPE, HEADER
+from engine.telemetry import decode_telemetry
 from engine.topology import wanted_topics
 from tests.memory_store import MemoryStore
 from tests.pipelines import pipeline_of, profile, records_of
@@ -34,6 +36,7 @@ LIVELY_S = 240.0
 TURNS_MAX = 60_000
 # How often a turn brings new input.
 SENDS = 0.02
+SAMPLE_RATE = 0.3
 RATES = {
     "crash": 0.002,
     "stall": 0.003,
@@ -66,6 +69,9 @@ delivery = "{delivery}"
 commit_interval_ms = 100
 batch_events_max = 8
 partitions = {PARTITIONS}
+[telemetry]
+sample_rate = {SAMPLE_RATE}
+interval_s = 2.0
 """
     return profile("ring_events_max = 4\nflush_interval_s = 1.5", extra=kafka)
 
@@ -79,6 +85,7 @@ class Outcome:
     ended: Counter[str] = field(default_factory=Counter)
     decisions: int = 0
     commits: int = 0
+    counted: int = 0
     problems: list[str] = field(default_factory=list)
 
 
@@ -134,7 +141,9 @@ class Simulation:
         ended = Counter(how.partition(":")[0] for machine in self.machines for how in machine.ended)
         commits = len(self.committed("progress"))
         decisions = len(self.committed("decisions"))
-        return Outcome(self.cluster.trace_hash(), self.cluster.clock.now_s, ended, decisions, commits, problems)
+        return Outcome(
+            self.cluster.trace_hash(), self.cluster.clock.now_s, ended, decisions, commits, self.counted(), problems
+        )
 
     def _go_on(self) -> None:
         """What happens while somebody waits: the input comes all the same."""
@@ -218,6 +227,10 @@ class Simulation:
             found += records
         return found
 
+    def counted(self) -> int:
+        """How many events telemetry has counted."""
+        return sum(decode_telemetry(record.value).events for record in self.committed("telemetry"))
+
 
 class Checks:
     """What must hold at the end of a run."""
@@ -233,10 +246,12 @@ class Checks:
         ]
         runs = self._runs_that_hold(progress)
         found = self._check_runs(runs)
-        decisions, alerts, letters, store = self._undisturbed(runs)
+        decisions, alerts, samples, letters, store = self._undisturbed(runs)
         known = {_identity(decision) for decision in decisions}
         found += self._compare("decision", self._simulation.committed("decisions"), decisions, known)
         found += self._compare("alert", self._simulation.committed("alerts"), alerts, known)
+        found += self._compare("sample", self._simulation.committed("decisions-sample"), samples, known)
+        found += self._check_counts(len(decisions))
         found += self._check_letters(letters)
         found += self._check_inits()
         return found + self._check_disks(store)
@@ -267,12 +282,15 @@ class Checks:
             [] if at == self._simulation.ends() else [f"progress ends at {at}, the input at {self._simulation.ends()}"]
         )
 
-    def _undisturbed(self, runs: list[Run]) -> tuple[list[bytes], list[bytes], Counter[tuple[int, int]], MemoryStore]:
-        """Decisions, alerts and dead letters of a run without a broker, in that order; and its state."""
+    def _undisturbed(
+        self, runs: list[Run]
+    ) -> tuple[list[bytes], list[bytes], list[bytes], Counter[tuple[int, int]], MemoryStore]:
+        """Decisions, alerts, samples and dead letters of a run without a broker, in that order; and its state."""
         simulation = self._simulation
         store = MemoryStore()
         pipeline = pipeline_of(simulation.config, store)
-        decisions, alerts, letters = [], [], Counter[tuple[int, int]]()
+        watched(simulation.config, pipeline)
+        decisions, alerts, samples, letters = [], [], [], Counter[tuple[int, int]]()
         for partition, start, to in runs:
             rows, _ = simulation.cluster.log("in", partition).read(start, to - start, committed_only=True)
             records: Records = records_of([row.value for row in rows], partition, range(start, to))
@@ -280,10 +298,11 @@ class Checks:
             outputs = pipeline.process(records)
             decisions += [message["value"] for message in outputs.decisions]
             alerts += [message["value"] for message in outputs.alerts]
+            samples += [message["value"] for message in outputs.samples]
             letters.update((letter.partition, letter.offset) for letter in outputs.dead_letters)
         pipeline.state.begin_flush(simulation.ends())
         pipeline.state.finish_flush()
-        return decisions, alerts, letters, store
+        return decisions, alerts, samples, letters, store
 
     def _compare(self, what: str, found: list[Stored], wanted: list[bytes], known: set[str]) -> list[str]:
         values = [record.value or b"" for record in found]
@@ -310,6 +329,11 @@ class Checks:
                 return [f"{what}s of card {record.key!r} are out of order"]
             newest[key] = source["offset"]
         return []
+
+    def _check_counts(self, decided: int) -> list[str]:
+        """Telemetry may be lost, but counts nothing twice, and nothing that was not committed."""
+        counted = self._simulation.counted()
+        return [f"telemetry counts {counted} events of {decided}"] if self._once and counted > decided else []
 
     def _check_letters(self, wanted: Counter[tuple[int, int]]) -> list[str]:
         found = Counter[tuple[int, int]]()

@@ -101,6 +101,17 @@ def test_what_is_looked_up_after_a_commit_may_be_a_successors(monkeypatch: pytes
     assert any("records are missing" in problem for problem in problems_of_standing_still())
 
 
+@pytest.mark.parametrize("skipped", [0, 4, 9])
+def test_what_was_decided_in_vain_is_not_counted(skipped: int) -> None:
+    """Nothing goes wrong, but that an output cannot be delivered: then all is decided again that was not committed."""
+    simulation = Simulation(0, rates=dict.fromkeys(RATES, 0.0))
+    for process in ("a1", "b1"):
+        simulation.cluster.faults.force("failed produce", f"{process} Produce decisions-", skipped)
+    outcome = simulation.run()
+    assert outcome.problems == []
+    assert outcome.counted == outcome.decisions > 100
+
+
 def unknown_progress(monkeypatch: pytest.MonkeyPatch, seconds: float) -> Simulation:
     """Nothing goes wrong, but that for so long nobody knows of the topic `progress`."""
     simulation = Simulation(0, rates=dict.fromkeys(RATES, 0.0))

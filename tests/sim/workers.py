@@ -6,6 +6,7 @@ from concurrent.futures import Executor, Future
 from contextlib import ExitStack
 from typing import Any
 
+from engine.assemble import watched
 from engine.config import Config
 from engine.errors import FatalError, FencedError, RetriableError
 from engine.kafka.consume import Input
@@ -13,6 +14,8 @@ from engine.kafka.control import Control
 from engine.kafka.deliver import Delivery, delivery_of
 from engine.kafka.journal import Journal
 from engine.kafka.lease import Lease
+from engine.kafka.telemetry import TelemetryTopic
+from engine.reporter import Reporter
 from engine.rollout import Rollout
 from engine.serving import Serving
 from engine.worker import Worker
@@ -192,10 +195,14 @@ class Machine:
         delivery: Delivery = delivery_of(self._config, lease, clients, Threads(process))
         self._resources = ExitStack()
         self._resources.callback(delivery.close)
+        watched(self._config, pipeline)
+        telemetry = TelemetryTopic(self._config, pipeline.metrics, clients)
+        self._resources.callback(telemetry.close)
         clock = SimClock(self.cluster, process)
         rollout = Rollout(self._config, Control(self._config, clients), _no_other, Inline(), clock)
+        reporter = Reporter(self._config, pipeline.drift, telemetry.put, clock)
         self.worker = Worker(
-            self._config, pipeline, source, journal, lease, delivery, rollout, threading.Event(), clock=clock
+            self._config, pipeline, source, journal, lease, delivery, rollout, reporter, threading.Event(), clock=clock
         )
         self._turns = self.worker.turns()
 

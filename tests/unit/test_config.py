@@ -96,6 +96,11 @@ def parse(text: str, environment: dict[str, str] | None = None, folder: Path = P
         ("[event]\nhashed = { mcc = '64' }", ["event.hashed.mcc '64'", "`int`"]),
         ("[entities.event]\nwindows = ['1h']\naggregates = ['count']", ["entities", "not 'event'"]),
         ("[kafka.topics]\nalerts = 'decisions'", ["kafka.topics", "'decisions' is named twice"]),
+        ("[kafka.topics]\ntelemetry = 'progress'", ["kafka.topics", "'progress' is named twice"]),
+        ("[telemetry]\nsample_rate = 1.01", ["telemetry", "sample_rate", "1.01", "within 0 to 1"]),
+        ("[telemetry]\nsample_rate = nan", ["telemetry", "sample_rate", "nan", "within 0 to 1"]),
+        ("[telemetry]\ninterval_s = 0.0", ["telemetry", "interval_s", "0.0", "positive"]),
+        ("[telemetry]\nrate = 1.0", ["telemetry", "`rate`", "allowed: enabled, sample_rate, interval_s"]),
         ("[kafka", ["not valid TOML"]),
     ],
 )

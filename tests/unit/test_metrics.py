@@ -53,6 +53,8 @@ FAMILIES = {
     "shadow_events": {"model", "outcome"},
     "shadow_failures": {"model"},
     "shadow_up": {"model"},
+    "decision_samples": set(),
+    "telemetry_records": {"outcome"},
     "event_to_decision_seconds": set(),
     "stage_seconds": {"stage"},
     "batch_events": set(),
