@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from engine.control.settings import Control
 from engine.errors import ConfigError
 from engine.mapping import Mapping, read_mapping
 from engine.policy.settings import Policy
@@ -94,7 +95,7 @@ def _at_least(section: _Section, least: int, *keys: str) -> None:
 
 class Topics(_Section, frozen=True):
     """Names of the topics beside the input: outputs, the order in which events were taken, who owns the input, what
-    operators decide meanwhile, and what challengers would have decided.
+    operators decide meanwhile, and what challengers would have decided; and what the control plane reads and writes.
     """
 
     decisions: str = "decisions"
@@ -104,6 +105,11 @@ class Topics(_Section, frozen=True):
     lease: str = "lease"
     control: str = "control"
     shadow_decisions: str = "shadow-decisions"
+    decisions_sample: str = "decisions-sample"
+    telemetry: str = "telemetry"
+    labels: str = "labels"
+    cases: str = "cases"
+    retrain_requests: str = "retrain-requests"
 
     def __post_init__(self) -> None:
         names = [getattr(self, key) for key in self.__struct_fields__]
@@ -267,6 +273,7 @@ class Config(_Section, frozen=True, kw_only=True):
     models: Models = Models()
     policy: Policy = Policy()
     observe: Observe = Observe()
+    control: Control = Control()
 
     def __post_init__(self) -> None:
         if not self.entities:

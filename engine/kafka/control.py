@@ -9,7 +9,7 @@ from confluent_kafka import KafkaError, KafkaException, Message
 
 from engine.closing import Closing
 from engine.config import Config
-from engine.control import AliasMoved, Command, Listed, alias_key, change_lists, decode_command, encode_command
+from engine.directives import AliasMoved, Command, Listed, alias_key, change_lists, decode_command, encode_command
 from engine.errors import RetriableError
 from engine.kafka.client import KAFKA, Clients, control_settings, producer_settings, refused_settings
 from engine.kafka.tail import PARTITION, Tail

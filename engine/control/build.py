@@ -1,0 +1,55 @@
+"""The Faust application of a configuration."""
+
+from typing import Any
+
+from engine.config import Config
+from engine.control.agents import make_agents
+from engine.control.manifests import Manifests
+from engine.control.plane import Plane
+from engine.control.routes import make_routes, make_topics
+from engine.control.tables import make_tables
+from engine.control.transport import CommittedApp
+from engine.control.views import make_views
+from engine.errors import ConfigError
+
+SESSION_S, HEARTBEAT_S, COMMIT_INTERVAL_S = 10.0, 2.0, 1.0
+
+
+def control_app(config: Config, **settings: Any) -> tuple[CommittedApp, Plane]:
+    """The application, ready to be run as a worker, and what it knows. `settings` are Faust's."""
+    protocol = str(config.kafka.client.get("security.protocol", "plaintext"))
+    if protocol.lower() != "plaintext":
+        raise ConfigError(f"kafka.client.security.protocol: control speaks plaintext only as yet, not {protocol!r}")
+    host, port = config.control.address
+    brokers = ";".join(f"kafka://{server.strip()}" for server in config.kafka.bootstrap.split(","))
+    own: dict[str, Any] = {
+        "broker": brokers,
+        "store": "rocksdb://",
+        "datadir": str(config.path(config.control.dir)),
+        "web_bind": host,
+        "web_port": port,
+        "web_host": host,
+        "topic_replication_factor": config.kafka.replication,
+        "topic_partitions": config.control.partitions,
+        "topic_disable_leader": True,
+        "table_standby_replicas": 0,
+        "broker_commit_interval": COMMIT_INTERVAL_S,
+        "broker_session_timeout": SESSION_S,
+        "broker_heartbeat_interval": HEARTBEAT_S,
+        "key_serializer": "raw",
+        "value_serializer": "raw",
+    }
+    app = CommittedApp(f"{config.kafka.application_id}-control", **(own | settings))
+    topics = make_topics(app, config)
+    tables = make_tables(app, config.control.partitions)
+    plane = Plane(config.control, tables, Manifests(config).expected)
+    make_routes(app, topics, plane)
+    make_agents(app, topics, plane)
+    make_views(app, plane)
+
+    async def recovered() -> None:
+        plane.rebuild()
+
+    # Called once every table is whole, before any record is read.
+    app.tables["facts"].on_recover(recovered)
+    return app, plane
