@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import msgspec
 
 from engine.control.drift import Reading
+from engine.control.records import ScoreCounts
 
 
 class Alarm(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -35,13 +36,21 @@ class Asked(msgspec.Struct, frozen=True, array_like=True, gc=False):
     at_ms: int
 
 
+# So many scores of a model's first decisions say what is usual of it.
+BASELINE_EVENTS = 20_000
+
+
 class Alarms(msgspec.Struct, frozen=True, array_like=True):
-    """Of one application: up to when was looked, and the alarms of the model that decided last."""
+    """Of one application: up to when was looked, and the alarms of the model that decided last.
+
+    `baseline`: its first scores.
+    """
 
     looked_at_ms: int = 0
     model: str = ""
     alarms: dict[str, Alarm] = {}
     asked: list[Asked] = []
+    baseline: ScoreCounts | None = None
 
     @property
     def raised(self) -> dict[str, Alarm]:
@@ -76,10 +85,31 @@ def next_alarm(alarm: Alarm, reading: Reading, at_ms: int, raise_after: int, cle
 
 
 def after_look(
-    alarms: Alarms, model: str, readings: Iterable[Reading], at_ms: int, raise_after: int, clear_after: int
+    alarms: Alarms,
+    model: str,
+    readings: Iterable[Reading],
+    at_ms: int,
+    raise_after: int,
+    clear_after: int,
+    scores: ScoreCounts | None = None,
 ) -> Alarms:
     """After a look at what ends at `at_ms`. A signal without a reading stays as it was; another model begins anew."""
-    known = dict(alarms.alarms) if model == alarms.model else {}
+    known, baseline = (dict(alarms.alarms), alarms.baseline) if model == alarms.model else ({}, None)
     for reading in readings:
         known[reading.name] = next_alarm(known.get(reading.name, Alarm()), reading, at_ms, raise_after, clear_after)
-    return Alarms(at_ms, model, known, alarms.asked)
+    return Alarms(at_ms, model, known, alarms.asked, with_scores(baseline, scores))
+
+
+def usual_scores(alarms: Alarms, model: str) -> ScoreCounts | None:
+    """How this model scored at first; None before there are enough of them."""
+    baseline = alarms.baseline if alarms.model == model else None
+    return None if baseline is None or sum(baseline.counts) < BASELINE_EVENTS else baseline
+
+
+def with_scores(baseline: ScoreCounts | None, scores: ScoreCounts | None) -> ScoreCounts | None:
+    """The first scores and these, as long as there are too few."""
+    if scores is None or (baseline is not None and sum(baseline.counts) >= BASELINE_EVENTS):
+        return baseline
+    if baseline is None or baseline.edges != scores.edges:
+        return scores
+    return ScoreCounts(baseline.edges, [a + b for a, b in zip(baseline.counts, scores.counts, strict=True)])

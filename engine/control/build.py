@@ -48,7 +48,12 @@ def control_app(config: Config, **settings: Any) -> tuple[CommittedApp, Plane]:
     make_views(app, plane)
 
     async def recovered() -> None:
-        plane.rebuild()
+        try:
+            plane.rebuild()
+        except BaseException as error:
+            # Faust drops what a callback raises, and goes on.
+            await app.crash(error)
+            raise
 
     # Called once every table is whole, before any record is read.
     app.tables["facts"].on_recover(recovered)

@@ -7,7 +7,8 @@ from math import sqrt
 import numpy as np
 
 from engine.control.buckets import Window
-from engine.control.psi import Bins, bins_of, noise, psi, score_bins
+from engine.control.psi import Bins, bins_of, counted_bins, noise, psi, score_bins
+from engine.control.records import ScoreCounts
 from engine.control.settings import Drift
 from features.durations import duration_ms
 from models.manifest import Manifest
@@ -45,6 +46,11 @@ class Expected:
         self.lengths = {name: len(reference.edges) + 1 for name, reference in manifest.reference.items()}
         self.bins = {name: bins_of(reference) for name, reference in manifest.reference.items()}
 
+    @property
+    def knows_scores(self) -> bool:
+        """Whether the manifest says how scores are distributed."""
+        return self._calibration is not None
+
     def score(self, edges: list[float]) -> Bins | None:
         """Bins for a histogram of scores; None where the manifest says nothing of them."""
         if self._calibration is None:
@@ -55,17 +61,24 @@ class Expected:
 
 
 def readings(
-    name: str, window: Window, longest: Window, expected: Expected | None, settings: Drift
+    name: str,
+    window: Window,
+    longest: Window,
+    expected: Expected | None,
+    settings: Drift,
+    baseline: ScoreCounts | None = None,
 ) -> Iterator[Reading]:
     """Of the window of this name; `longest` is what fields are compared with. Nothing where there are too few
     events.
 
-    Without a manifest there are only those that need none.
+    Without a manifest there are only those that need none. `baseline`: how a model scored at first, which is what is
+    usual where the manifest does not say.
     """
     if window.events < settings.events_min:
         return
     if expected is not None:
         yield from _distributions(name, window, expected, settings)
+    yield from _score(name, window, expected, settings, baseline)
     for field, counts in window.fields.items():
         usual = longest.fields[field].nulls / max(longest.events, 1) if field in longest.fields else 0.0
         yield _share(f"field_nulls:{field}", name, counts.nulls, usual + settings.null_share_excess_max, window.events)
@@ -73,10 +86,6 @@ def readings(
 
 
 def _distributions(name: str, window: Window, expected: Expected, settings: Drift) -> Iterator[Reading]:
-    scored = sum(window.score.counts)
-    bins = expected.score(window.score.edges)
-    if bins is not None and scored >= settings.events_min:
-        yield _psi("psi_score", name, bins, window.score.counts, 0, expected.events, settings)
     for feature, counts in window.features.items():
         if expected.lengths.get(feature) != len(counts.counts):
             continue
@@ -89,6 +98,20 @@ def _distributions(name: str, window: Window, expected: Expected, settings: Drif
         null_limit = expected.null_shares[feature] + settings.null_share_excess_max
         yield _share(f"nulls:{feature}", name, counts.nulls, null_limit, events)
         yield _share(f"out_of_range:{feature}", name, counts.out_of_range, settings.out_of_range_share_max, events)
+
+
+def _score(
+    name: str, window: Window, expected: Expected | None, settings: Drift, baseline: ScoreCounts | None
+) -> Iterator[Reading]:
+    if sum(window.score.counts) < settings.events_min:
+        return
+    bins, events = None, 0
+    if expected is not None and expected.knows_scores:
+        bins, events = expected.score(window.score.edges), expected.events
+    elif baseline is not None and baseline.edges == window.score.edges:
+        bins, events = counted_bins(baseline.counts), sum(baseline.counts)
+    if bins is not None and events:
+        yield _psi("psi_score", name, bins, window.score.counts, 0, events, settings)
 
 
 def freshness(window: Window, settings: Drift) -> Reading | None:

@@ -6,7 +6,8 @@ of a normal distribution would reach below zero, and be a point where none was s
 Fay and Feuer (1997), Confidence intervals for directly standardized rates: a method based on the gamma distribution,
 Statistics in Medicine 16:791-801, treat a weighted sum of Poisson counts as gamma distributed. With equal weights it is
 Garwood's exact interval of a count, times the weight. Quantiles are those of Wilson and Hilferty (1931), The
-distribution of chi-square, PNAS 17:684-688: within 1% above, and too low rather than too high below.
+distribution of chi-square, PNAS 17:684-688: from two degrees on within 1% above, and below too low rather than too
+high.
 """
 
 from math import inf, sqrt

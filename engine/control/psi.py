@@ -47,6 +47,12 @@ def score_bins(edges: list[float], calibration: Calibration) -> Bins:
     return _coarse(-np.diff([1.0, *above, 0.0]), 0.0)
 
 
+def counted_bins(counts: list[int]) -> Bins:
+    """Of a histogram that stands for what is usual."""
+    shares = np.array(counts, np.float64)
+    return _coarse(shares / max(shares.sum(), 1.0), 0.0)
+
+
 def _coarse(shares: Float64, null_share: float) -> Bins:
     starts, expected = [0], [0.0]
     for at, share in enumerate(shares):

@@ -5,6 +5,8 @@ alarm     |------------------------------------------->
 request           ^                            ^
 """
 
+import msgspec
+
 from engine.control.alarms import Alarms, Asked
 from engine.control.records import RetrainRequest
 from engine.control.settings import Retraining
@@ -44,4 +46,4 @@ def asked_for(alarms: Alarms, application_id: str, settings: Retraining) -> tupl
         },
     )
     others = [asked for asked in alarms.asked if asked.model != model]
-    return Alarms(at_ms, model, alarms.alarms, [*others, Asked(model, at_ms)]), request
+    return msgspec.structs.replace(alarms, asked=[*others, Asked(model, at_ms)]), request

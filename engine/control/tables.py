@@ -20,7 +20,13 @@ def make_tables(app: Any, partitions: int) -> Tables:
     """Partitioned as the topics are that each is filled from."""
 
     def table(name: str, count: int, text: str) -> Any:
-        return app.Table(name, partitions=count, schema=faust.Schema(**RAW), options=dict(STORE), help=text)
+        schema = faust.Schema(**RAW)
+        made = app.Table(
+            name, partitions=count, key_type=bytes, value_type=bytes, schema=schema, options=dict(STORE), help=text
+        )
+        # Else the store writes JSON and the changelog does not: there is no other way to tell it.
+        made.key_serializer = made.value_serializer = "raw"
+        return made
 
     return Tables(
         facts=table("facts", partitions, "What is known of each event: its decision, its label."),

@@ -8,10 +8,9 @@ the telemetry is read.
 """
 
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
-from itertools import chain
 from typing import NamedTuple
 
-from engine.control.alarms import Alarms, after_look, decode_alarms, encode_alarms
+from engine.control.alarms import Alarms, after_look, decode_alarms, encode_alarms, usual_scores
 from engine.control.buckets import (
     Bucket,
     bucket_start_ms,
@@ -21,7 +20,7 @@ from engine.control.buckets import (
     with_telemetry,
 )
 from engine.control.drift import Expected, Reading, freshness, readings
-from engine.control.records import RetrainRequest, Telemetry
+from engine.control.records import RetrainRequest, ScoreCounts, Telemetry
 from engine.control.retraining import asked_for
 from engine.control.settings import Control
 from features.durations import duration_ms
@@ -66,7 +65,7 @@ class Watch:
         self.alarms = {key.decode(): decode_alarms(value) for key, value in alarms}
         for application_id, known in self.alarms.items():
             if known.looked_at_ms:
-                self.readings[application_id] = list(self._read(application_id, known.looked_at_ms)[1])
+                self.readings[application_id] = list(self._read(application_id, known.looked_at_ms, known)[1])
 
     def take(self, telemetry: Telemetry) -> None:
         """Adds a record to its bucket; one that is older than every window is too late."""
@@ -90,12 +89,11 @@ class Watch:
             alarms = decode_alarms(self._alarm_table.get(application_id.encode()))
             if at >= start_ms or end_ms <= alarms.looked_at_ms:
                 continue
-            model, found = self._read(application_id, end_ms)
-            of_quality = self._of_quality(model, end_ms)
-            self.readings[application_id] = list(chain(found, of_quality))
-            drift = settings.drift
+            model, found = self._read(application_id, end_ms, alarms)
+            self.readings[application_id] = [*found, *self._of_quality(model, end_ms)]
             wanted = (reading for reading in self.readings[application_id] if not self._ignored(reading))
-            alarms = after_look(alarms, model, wanted, end_ms, drift.raise_after, drift.clear_after)
+            scores, drift = self.buckets[application_id][at][model].score, settings.drift
+            alarms = after_look(alarms, model, wanted, end_ms, drift.raise_after, drift.clear_after, scores)
             yield Looked(application_id, *asked_for(alarms, application_id, settings.retraining))
 
     def keep(self, looked: Looked) -> None:
@@ -119,14 +117,16 @@ class Watch:
         of_application = self.buckets.setdefault(bucket.application_id, {})
         of_application.setdefault(bucket.start_ms, {})[bucket.model] = bucket
 
-    def _read(self, application_id: str, end_ms: int) -> tuple[str, Iterator[Reading]]:
+    def _read(self, application_id: str, end_ms: int, alarms: Alarms) -> tuple[str, Iterator[Reading]]:
         """The model of the stretch that ends then, and what the windows up to it say."""
         of_application = self.buckets[application_id]
         last = of_application[end_ms - self._settings.drift.bucket_ms]
         model = max(last.values(), key=lambda bucket: (bucket.last_ms, bucket.model)).model
-        return model, self._windows(of_application, model, end_ms)
+        return model, self._windows(of_application, model, end_ms, usual_scores(alarms, model))
 
-    def _windows(self, of_application: dict[int, dict[str, Bucket]], model: str, end_ms: int) -> Iterator[Reading]:
+    def _windows(
+        self, of_application: dict[int, dict[str, Bucket]], model: str, end_ms: int, baseline: ScoreCounts | None
+    ) -> Iterator[Reading]:
         drift, expected = self._settings.drift, self._expected(model)
         past = sorted(at for at, models in of_application.items() if at < end_ms and model in models)
         buckets = {at: of_application[at][model] for at in past}
@@ -136,7 +136,7 @@ class Watch:
         }
         longest = windows[max(drift.windows, key=duration_ms)]
         for name, window in windows.items():
-            yield from readings(name, window, longest, expected, drift)
+            yield from readings(name, window, longest, expected, drift, baseline)
         age = freshness(summed([buckets[past[-1]]]), drift)
         if age is not None:
             yield age
