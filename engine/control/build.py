@@ -1,5 +1,7 @@
 """The Faust application of a configuration."""
 
+from collections import Counter
+from functools import partial
 from typing import Any
 
 from engine.config import Config
@@ -57,4 +59,15 @@ def control_app(config: Config, **settings: Any) -> tuple[CommittedApp, Plane]:
 
     # Called once every table is whole, before any record is read.
     app.tables["facts"].on_recover(recovered)
+    plane.lags = partial(lags, app)
     return app, plane
+
+
+def lags(app: Any) -> dict[str, int]:
+    """By topic, the records that are there and not committed; a marker of a transaction counts as one."""
+    found: Counter[str] = Counter()
+    for place, end in app.monitor.tp_end_offsets.items():
+        # Where nothing is committed yet, what was read says more than nothing.
+        done = app.monitor.tp_committed_offsets.get(place) or app.monitor.tp_read_offsets.get(place) or 0
+        found[place.topic] += max(0, (end or 0) - done)
+    return dict(found)

@@ -40,6 +40,10 @@ class PlaneCollector(Collector):
         for (topic, outcome), count in sorted(plane.records.items()):
             records.add_metric([topic, outcome], count)
         yield records
+        lag = GaugeMetricFamily("tidegate_control_lag_events", "Records behind committed offsets.", labels=["topic"])
+        for topic, events in plane.lags().items():
+            lag.add_metric([topic], events)
+        yield lag
         yield CounterMetricFamily("tidegate_retrain_requests", "Times another model was asked for.", plane.requests)
 
     def _quality(self) -> Iterator[Metric]:

@@ -52,6 +52,8 @@ class Plane:
         # Since this worker started: by topic and what became of the record, and how often another model was asked for.
         self.records: Counter[tuple[str, str]] = Counter()
         self.requests = 0
+        # By topic; who has the consumer says so.
+        self.lags: Callable[[], dict[str, int]] = dict
 
     def rebuild(self) -> None:
         """What follows from the tables, once they are whole again."""
