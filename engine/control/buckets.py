@@ -128,7 +128,7 @@ def summed(buckets: list[Bucket]) -> Window:
         fields={
             name: FieldCounts(
                 sum(bucket.fields[name].nulls for bucket in buckets if name in bucket.fields),
-                sum(bucket.fields[name].unseen for bucket in buckets if name in bucket.fields),
+                _known_sum([bucket.fields[name].unseen for bucket in buckets if name in bucket.fields]),
             )
             for name in last.fields
         },
@@ -171,7 +171,12 @@ def _feature_sum(one: FeatureCounts, other: FeatureCounts) -> FeatureCounts:
 
 
 def _field_sum(one: FieldCounts, other: FieldCounts) -> FieldCounts:
-    return FieldCounts(one.nulls + other.nulls, one.unseen + other.unseen)
+    return FieldCounts(one.nulls + other.nulls, _known_sum([one.unseen, other.unseen]))
+
+
+def _known_sum(counts: list[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
 
 
 def _added(one: list[int], other: list[int]) -> list[int]:

@@ -82,7 +82,8 @@ def readings(
     for field, counts in window.fields.items():
         usual = longest.fields[field].nulls / max(longest.events, 1) if field in longest.fields else 0.0
         yield _share(f"field_nulls:{field}", name, counts.nulls, usual + settings.null_share_excess_max, window.events)
-        yield _share(f"unseen:{field}", name, counts.unseen, settings.unseen_share_max, window.events)
+        if counts.unseen is not None:
+            yield _share(f"unseen:{field}", name, counts.unseen, settings.unseen_share_max, window.events)
 
 
 def _distributions(name: str, window: Window, expected: Expected, settings: Drift) -> Iterator[Reading]:

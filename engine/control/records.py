@@ -70,17 +70,21 @@ class FeatureCounts(msgspec.Struct, frozen=True):
 
 
 class FieldCounts(msgspec.Struct, frozen=True):
-    """How often a field of the input was absent, or had a value that the model knows nothing of."""
+    """How often a field of the input was absent, or had a value that the features know nothing of.
+
+    `unseen` is None where they know no categories.
+    """
 
     nulls: int
-    unseen: int
+    unseen: int | None = None
 
 
 class Telemetry(msgspec.Struct, frozen=True, kw_only=True):
-    """What one worker saw between two moments of its clock."""
+    """What one worker decided between two moments of its clock, by one model and policy."""
 
     schema: Literal["tidegate.telemetry.v1"]
     application_id: str
+    worker_id: str = ""
     from_ms: int
     to_ms: int
     events: int
@@ -94,7 +98,7 @@ class Telemetry(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def identity(self) -> str:
         """The same for each copy of the record, and for no other."""
-        return f"{self.from_ms}-{self.to_ms}"
+        return f"{self.worker_id}-{self.from_ms}-{self.to_ms}-{self.versions.policy}"
 
 
 class GroupKey(msgspec.Struct, frozen=True, gc=False):

@@ -118,10 +118,10 @@ class Watch:
         of_application.setdefault(bucket.start_ms, {})[bucket.model] = bucket
 
     def _read(self, application_id: str, end_ms: int, alarms: Alarms) -> tuple[str, Iterator[Reading]]:
-        """The model of the stretch that ends then, and what the windows up to it say."""
+        """The model that decided most of the stretch that ends then, and what its windows up to it say."""
         of_application = self.buckets[application_id]
         last = of_application[end_ms - self._settings.drift.bucket_ms]
-        model = max(last.values(), key=lambda bucket: (bucket.last_ms, bucket.model)).model
+        model = max(last.values(), key=lambda bucket: (bucket.events, bucket.model)).model
         return model, self._windows(of_application, model, end_ms, usual_scores(alarms, model))
 
     def _windows(

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.control.drift import Expected
-from engine.control.records import FeatureCounts, FieldCounts, RetrainRequest, ScoreCounts, Telemetry
+from engine.control.records import FeatureCounts, FieldCounts, RetrainRequest, ScoreCounts, Telemetry, Versions
 from engine.control.settings import Control, Drift, Retraining
 from engine.control.watch import Watch
 from models.manifest import Manifest, read_manifest
@@ -162,3 +162,28 @@ def test_crashes_change_neither_alarms_nor_requests(random: Random, crashes: lis
     assert watch.readings == undisturbed.readings
     assert {request.request_id for request in again} == {request.request_id for request in requests}
     assert len(requests) == 1
+
+
+def test_a_canary_that_decides_for_a_few_is_not_the_model(manifest: Manifest) -> None:
+    """Both send telemetry of the same seconds; alarms are those of the model that decides for most."""
+    watch, traffic = new_watch(manifest), Traffic(manifest, 7)
+    feature = next(iter(manifest.reference))
+    for number in range(30):
+        canary = traffic.record(number, feature, versions=Versions("fraud/9", "p/1"), events=EVENTS // 10)
+        feed(watch, [canary, traffic.record(number)])
+    assert watch.alarms["tidegate"].model == "fraud/1"
+    assert not raised(watch)
+
+
+def test_records_of_one_time_and_several_workers_or_policies_all_count(manifest: Manifest) -> None:
+    watch, traffic = new_watch(manifest), Traffic(manifest, 8)
+    one = traffic.record(0)
+    feed(watch, [one, one, traffic.record(0, worker_id="b"), traffic.record(0, versions=Versions("fraud/1", "p/2"))])
+    ((bucket,),) = [list(models.values()) for models in watch.buckets["tidegate"].values()]
+    assert bucket.events == 3 * EVENTS
+
+
+def test_fields_without_categories_have_none_unseen(manifest: Manifest) -> None:
+    watch, traffic = new_watch(manifest), Traffic(manifest, 9)
+    feed(watch, [traffic.record(number, fields={"ip": FieldCounts(0)}) for number in range(10)])
+    assert {one.signal for one in watch.readings["tidegate"] if one.signal.endswith(":ip")} == {"field_nulls:ip"}
