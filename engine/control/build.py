@@ -15,6 +15,8 @@ from engine.control.views import make_views
 from engine.errors import ConfigError
 
 SESSION_S, HEARTBEAT_S, COMMIT_INTERVAL_S = 10.0, 2.0, 1.0
+# Nobody waits for a single record; without it, each is a request of its own.
+PRODUCER_LINGER_S = 0.02
 
 
 def control_app(config: Config, **settings: Any) -> tuple[CommittedApp, Plane]:
@@ -36,6 +38,7 @@ def control_app(config: Config, **settings: Any) -> tuple[CommittedApp, Plane]:
         "topic_disable_leader": True,
         "table_standby_replicas": 0,
         "broker_commit_interval": COMMIT_INTERVAL_S,
+        "producer_linger": PRODUCER_LINGER_S,
         "broker_session_timeout": SESSION_S,
         "broker_heartbeat_interval": HEARTBEAT_S,
         "key_serializer": "raw",

@@ -4,13 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
-import numpy as np
-import orjson
 import pytest
 
 from engine.control.joined import Joined
-from engine.control.records import CaseRecord, CaseSaid, Label
-from engine.control.settings import Quality
+from engine.control.records import CaseRecord, CaseSaid, FieldCounts, Label
+from engine.control.watch import Watch
 from engine.directives import AliasMoved
 from models.assignment import promoted
 from tests.broker.control import ControlProcess, Plane, new_plane
@@ -30,6 +28,7 @@ windows = ["30s"]
 freshness_max = "9000d"
 """
 EVENTS = 1_500
+ALERTS = 400
 KILLS = 10
 
 
@@ -89,45 +88,49 @@ def test_commands_are_kept_with_who_said_them(plane: Plane) -> None:
 
 def test_killed_ten_times_it_counts_as_if_it_never_was(plane: Plane) -> None:
     made = world(seed=1, events=EVENTS, rate=0.25, fraud_share=0.1)
-    expected = Joined(Quality(window="9000d", keep="9000d"), {})
+    alerts = [
+        alert(number, value=f"card-{number % 7}", after_ms=number, typology=f"typology-{number % 2}")
+        for number in range(ALERTS)
+    ]
+    measured = [
+        telemetry(number, [1_000 + number], fields={"channel": FieldCounts(number, number % 3)})
+        for number in range(6 * KILLS)
+    ]
+    for at in range(KILLS):
+        process = ControlProcess(plane)
+        try:
+            process.wait("/readyz", lambda answer: answer["ok"])
+            plane.send("decisions_sample", made.sampled[at::KILLS])
+            plane.send("labels", made.labels[at::KILLS])
+            plane.send("alerts", alerts[at::KILLS])
+            plane.send("telemetry", measured[6 * at : 6 * at + 6])
+            # In the midst of it: some has been read, some of that is in tables, some of that is committed.
+            process.wait("/metrics", lambda answer: 'tidegate_control_records_total{outcome="read"' in answer)
+        finally:
+            process.kill()
+
+    expected = Joined(plane.config.control.quality, {})
     for one in made.sampled:
         expected.take_sample(one)
     for known in made.labels:
         expected.take_label(known)
-    alerts = [
-        alert(number, value=f"card-{number % 7}", after_ms=number, typology=f"typology-{number % 2}")
-        for number in range(400)
-    ]
-    for samples, labels, warnings in zip(
-        np.array_split(np.array(made.sampled, object), KILLS),
-        np.array_split(np.array(made.labels, object), KILLS),
-        np.array_split(np.array(alerts, object), KILLS),
-        strict=True,
-    ):
-        process = ControlProcess(plane)
-        try:
-            process.wait("/readyz", lambda answer: answer["ok"])
-            plane.send("decisions_sample", samples.tolist())
-            plane.send("labels", labels.tolist())
-            plane.send("alerts", warnings.tolist())
-            plane.send("telemetry", [telemetry(len(samples), [10, 20])])
-            # In the midst of it: something has been read, and some of that is committed.
-            process.wait("/metrics", lambda answer: 'tidegate_control_records_total{outcome="read"' in answer)
-        finally:
-            process.kill()
+    watch = Watch(plane.config.control, {}, {}, lambda model: None)
+    for record in measured:
+        watch.take(record)
+        for looked in watch.looks(record):
+            watch.keep(looked)
+    figures = expected.figures(NOW_MS)
     with plane.worker() as worker:
-        figures = expected.figures(NOW_MS)
-        answer = worker.wait("/quality", lambda answer: answer["overall"]["labelled"] == figures.labelled)
-        cases = worker.wait("/cases", lambda answer: sum(case["alerts"] for case in answer["cases"]) >= len(alerts))
-        drift = worker.ask("/drift")
+        quality = worker.wait("/quality", lambda answer: answer["overall"]["labelled"] == figures.labelled)
+        cases = worker.wait("/cases", lambda answer: sum(case["alerts"] for case in answer["cases"]) >= ALERTS)
+        last_ms = watch.alarms["tidegate"].looked_at_ms
+        drift = worker.wait("/drift", lambda answer: answer and answer["tidegate"]["looked_at_ms"] == last_ms)
     for name in ("precision", "recall", "false_positive_rate", "value_caught", "value_missed"):
-        estimate = getattr(figures, name)
-        shown = answer["overall"][name]
-        assert [shown["value"], shown["low"], shown["high"]] == pytest.approx(
-            [estimate.value, estimate.low, estimate.high]
-        ), name
-    assert sum(case["alerts"] for case in cases["cases"]) == len(alerts)
-    assert sum(case["exposure_minor"] for case in cases["cases"]) == 500 * len(alerts)
+        estimate, shown = getattr(figures, name), quality["overall"][name]
+        assert list(shown.values()) == pytest.approx([estimate.value, estimate.low, estimate.high]), name
+    assert sum(case["alerts"] for case in cases["cases"]) == ALERTS
+    assert sum(case["exposure_minor"] for case in cases["cases"]) == 500 * ALERTS
     assert len(cases["cases"]) == 14
-    assert isinstance(drift, dict)
-    assert orjson.dumps(answer)
+    assert [(one["signal"], one["value"]) for one in drift["tidegate"]["readings"]] == [
+        (one.signal, one.value) for one in watch.readings["tidegate"]
+    ]
