@@ -24,7 +24,7 @@ ALLOWED = {
 }
 
 # Everything else of the control plane is tested without it.
-FAUST = tuple(f"engine/control/{name}.py" for name in ("agents", "routes", "serve", "tables", "transport"))
+FAUST = tuple(f"engine/control/{name}.py" for name in ("agents", "routes", "security", "serve", "tables", "transport"))
 
 
 class Import(NamedTuple):

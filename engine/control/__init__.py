@@ -7,6 +7,6 @@ alerts ---------------> cases --> cases, labels
 control --------------> roll-outs
 
 A Faust application in a process and a consumer group of its own: it reads committed records and never touches what
-scoring needs. The modules below know neither Faust nor Kafka, save `app`, `build`, `agents`, `routes`, `tables`,
-`transport` and `views`.
+scoring needs. The modules below know neither Faust nor Kafka, save `app`, `build`, `serve`, `agents`, `routes`,
+`tables`, `security`, `transport` and `views`.
 """

@@ -9,10 +9,10 @@ from engine.control.agents import make_agents
 from engine.control.manifests import Manifests
 from engine.control.plane import Plane
 from engine.control.routes import make_routes, make_topics
+from engine.control.security import credentials_of
 from engine.control.tables import make_tables
 from engine.control.transport import CommittedApp
 from engine.control.views import make_views
-from engine.errors import ConfigError
 
 SESSION_S, HEARTBEAT_S, COMMIT_INTERVAL_S = 10.0, 2.0, 1.0
 # Nobody waits for a single record; without it, each is a request of its own.
@@ -21,13 +21,11 @@ PRODUCER_LINGER_S = 0.02
 
 def control_app(config: Config, **settings: Any) -> tuple[CommittedApp, Plane]:
     """The application, ready to be run as a worker, and what it knows. `settings` are Faust's."""
-    protocol = str(config.kafka.client.get("security.protocol", "plaintext"))
-    if protocol.lower() != "plaintext":
-        raise ConfigError(f"kafka.client.security.protocol: control speaks plaintext only as yet, not {protocol!r}")
     host, port = config.control.address
     brokers = ";".join(f"kafka://{server.strip()}" for server in config.kafka.bootstrap.split(","))
     own: dict[str, Any] = {
         "broker": brokers,
+        "broker_credentials": credentials_of(config),
         "store": "rocksdb://",
         "datadir": str(config.path(config.control.dir)),
         "web_bind": host,
