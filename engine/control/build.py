@@ -19,11 +19,11 @@ SESSION_S, HEARTBEAT_S, COMMIT_INTERVAL_S = 10.0, 2.0, 1.0
 PRODUCER_LINGER_S = 0.02
 
 
-def control_app(config: Config, **settings: Any) -> tuple[CommittedApp, Plane]:
-    """The application, ready to be run as a worker, and what it knows. `settings` are Faust's."""
+def control_app(config: Config) -> tuple[CommittedApp, Plane]:
+    """The application, ready to be run as a worker, and what it knows."""
     host, port = config.control.address
     brokers = ";".join(f"kafka://{server.strip()}" for server in config.kafka.bootstrap.split(","))
-    own: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "broker": brokers,
         "broker_credentials": credentials_of(config),
         "store": "rocksdb://",
@@ -42,7 +42,7 @@ def control_app(config: Config, **settings: Any) -> tuple[CommittedApp, Plane]:
         "key_serializer": "raw",
         "value_serializer": "raw",
     }
-    app = CommittedApp(f"{config.kafka.application_id}-control", **(own | settings))
+    app = CommittedApp(f"{config.kafka.application_id}-control", **settings)
     topics = make_topics(app, config)
     tables = make_tables(app, config.control.partitions)
     plane = Plane(config.control, tables, Manifests(config).expected)

@@ -73,9 +73,9 @@ class Plane:
             return reader.messages
 
     @contextmanager
-    def worker(self) -> Iterator["ControlProcess"]:
-        """A worker that is ready; it is told to stop at the end."""
-        process = ControlProcess(self)
+    def worker(self, *command: str) -> Iterator["ControlProcess"]:
+        """A worker that is ready; it is told to stop at the end. By default one of `tidegate control`."""
+        process = ControlProcess(self, *command)
         try:
             process.wait("/readyz", lambda answer: bool(answer["ok"]))
             yield process
@@ -85,18 +85,20 @@ class Plane:
 
 
 class ControlProcess:
-    """`tidegate control` as a child."""
+    """`tidegate control` as a child, or another module with its arguments."""
 
-    def __init__(self, plane: Plane) -> None:
+    def __init__(self, plane: Plane, *command: str) -> None:
         self._port = plane.port
         self.log_file = plane.folder / "control.log"
         config_file = plane.folder / "tidegate.toml"
         config_file.write_text(plane.text)
-        arguments = ["control", "--config", str(config_file), "--bootstrap", plane.bootstrap]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE")}
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE")} | {
+            "TIDEGATE_CONFIG": str(config_file),
+            "KAFKA_BOOTSTRAP_SERVERS": plane.bootstrap,
+        }
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "engine.child", *arguments],
+                [sys.executable, "-m", *(command or ("engine.child", "control"))],
                 env=environment,
                 stdin=subprocess.PIPE,
                 stdout=log,

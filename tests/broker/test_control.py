@@ -86,6 +86,14 @@ def test_commands_are_kept_with_who_said_them(plane: Plane) -> None:
     assert (rollout["author"], rollout["reason"], rollout["effect"]) == ("ana", "better", "fraud@champion: version 7")
 
 
+def test_fausts_own_worker_runs_it(plane: Plane) -> None:
+    plane.send("decisions_sample", [sample(1, "review")])
+    plane.send("labels", [label(1, 1)])
+    with plane.worker("faust", "-A", "engine.control.app", "worker", "-l", "warn") as worker:
+        worker.wait("/quality", lambda answer: answer["overall"]["labelled"] == 1)
+        assert f'tidegate_control_lag_events{{topic="{plane.topics["labels"]}"}}' in worker.ask("/metrics")
+
+
 def test_killed_ten_times_it_counts_as_if_it_never_was(plane: Plane) -> None:
     made = world(seed=1, events=EVENTS, rate=0.25, fraud_share=0.1)
     alerts = [
