@@ -14,6 +14,7 @@ import orjson
 from engine.commands.audit import audit
 from engine.commands.backtest import backtest
 from engine.commands.bench import bench_cold_state, bench_features
+from engine.commands.cases import cases
 from engine.commands.control import control
 from engine.commands.dlq import dlq
 from engine.commands.features import features
@@ -71,6 +72,7 @@ main.add_command(policy)
 main.add_command(lists)
 main.add_command(audit)
 main.add_command(control)
+main.add_command(cases)
 models.add_command(promote)
 models.add_command(rollback)
 

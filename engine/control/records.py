@@ -149,6 +149,11 @@ class CaseSaid(msgspec.Struct, frozen=True, kw_only=True):
         if (self.outcome is not None) != (self.status == "closed"):
             raise ValueError("outcome: is said of a case that is closed, and of no other")
 
+    @property
+    def key(self) -> bytes:
+        """Of its record, which compaction keeps beside that of the case."""
+        return f"{self.case_id}@status".encode()
+
 
 class CaseRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A case as it stands: the last record of its key holds."""

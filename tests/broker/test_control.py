@@ -7,11 +7,12 @@ import msgspec
 import pytest
 
 from engine.control.joined import Joined
-from engine.control.records import CaseRecord, CaseSaid, FieldCounts, Label
+from engine.control.records import CaseRecord, FieldCounts, Label
 from engine.control.watch import Watch
 from engine.directives import AliasMoved
 from models.assignment import promoted
 from tests.broker.control import ControlProcess, Plane, new_plane
+from tests.commands import invoke, refused
 from tests.conftest import TopicFactory
 from tests.control.world import NOW_MS, alert, label, sample, telemetry, world
 
@@ -62,8 +63,10 @@ def test_the_outcome_of_a_case_labels_its_events(plane: Plane) -> None:
     with plane.worker() as worker:
         found = worker.wait("/cases", lambda answer: answer["cases"] and answer["cases"][0]["alerts"] == 2)
         case_id = found["cases"][0]["case_id"]
-        said = CaseSaid(case_id=case_id, status="closed", outcome="genuine", author="ana", said_at_ms=NOW_MS + 5)
-        plane.send("cases", [said], [f"{case_id}@status".encode()])
+        places = ["--config", str(plane.folder / "tidegate.toml"), "--bootstrap", plane.bootstrap]
+        assert "outcome" in refused(invoke("cases", "set", case_id, "closed", "--author", "ana", *places))
+        done = invoke("cases", "set", case_id, "closed", "--outcome", "genuine", "--author", "ana", *places)
+        assert done.exit_code == 0, done.err
         answer = worker.wait("/quality", lambda answer: answer["overall"]["labelled"] == 2)
         assert answer["overall"]["precision"]["value"] == 0.0
         worker.wait("/cases", lambda answer: answer["counts"] == {"genuine": 1})
