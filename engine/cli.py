@@ -16,6 +16,8 @@ import orjson
 from engine.commands.audit import audit
 from engine.commands.backtest import backtest
 from engine.commands.bench import bench_cold_state, bench_features
+from engine.commands.cases import cases
+from engine.commands.control import control
 from engine.commands.dlq import dlq
 from engine.commands.features import features
 from engine.commands.lists import lists
@@ -74,6 +76,8 @@ main.add_command(models)
 main.add_command(policy)
 main.add_command(lists)
 main.add_command(audit)
+main.add_command(control)
+main.add_command(cases)
 models.add_command(promote)
 models.add_command(rollback)
 
@@ -120,10 +124,10 @@ def topics_apply(config_file: str | None, bootstrap: str | None, as_json: bool) 
     """Create what is missing, show what differs; delete and alter nothing."""
     from engine.kafka.client import admin_settings
     from engine.kafka.topics import apply
-    from engine.topology import wanted_topics
+    from engine.topology import control_topics, wanted_topics
 
     config = with_bootstrap(config_or_default(config_file), bootstrap)
-    wanted = wanted_topics(config)
+    wanted = list({spec.name: spec for spec in [*wanted_topics(config), *control_topics(config)]}.values())
     changes = {change.topic: change for change in apply(admin_settings(config), wanted)}
     if as_json:
         print_json([msgspec.to_builtins(change) for change in changes.values()])

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from engine.control.settings import Control
 from engine.errors import ConfigError
 from engine.mapping import Mapping, read_mapping
 from engine.policy.settings import Policy
@@ -94,7 +95,8 @@ def _at_least(section: _Section, least: int, *keys: str) -> None:
 
 class Topics(_Section, frozen=True):
     """Names of the topics beside the input: outputs, the order in which events were taken, who owns the input, what
-    operators decide meanwhile, what challengers would have decided, and what those see who watch.
+    operators decide meanwhile, what challengers would have decided, and what those see who watch; and what the control
+    plane reads and writes.
     """
 
     decisions: str = "decisions"
@@ -106,6 +108,9 @@ class Topics(_Section, frozen=True):
     shadow_decisions: str = "shadow-decisions"
     decisions_sample: str = "decisions-sample"
     telemetry: str = "telemetry"
+    labels: str = "labels"
+    cases: str = "cases"
+    retrain_requests: str = "retrain-requests"
 
     def __post_init__(self) -> None:
         names = [getattr(self, key) for key in self.__struct_fields__]
@@ -290,6 +295,7 @@ class Config(_Section, frozen=True, kw_only=True):
     policy: Policy = Policy()
     telemetry: Telemetry = Telemetry()
     observe: Observe = Observe()
+    control: Control = Control()
 
     def __post_init__(self) -> None:
         if not self.entities:

@@ -100,8 +100,8 @@ def _rows(path: Path, progress: Progress | None, advance: Callable[[int], None])
                 row = decode(value or b"")
                 if row.label is None or row.label == "":
                     continue
-                labels.append(_label(row.label))
-                times_ms.append(_labelled_at_ms(row.labelled_at))
+                labels.append(label_value(row.label))
+                times_ms.append(labelled_at_ms(row.labelled_at))
             except (ValueError, msgspec.DecodeError) as error:
                 raise ConfigError(f"{path}: row {at + 1}: {error}") from error
             ids.append(str(row.event_id))
@@ -109,14 +109,16 @@ def _rows(path: Path, progress: Progress | None, advance: Callable[[int], None])
         advance(int(records.offsets[-1]) + 1)
 
 
-def _label(written: bool | int | float | str) -> int:
+def label_value(written: bool | int | float | str) -> int:
+    """0 or 1; ValueError where it is written as nothing of that."""
     label = _LABELS.get(written.lower()) if isinstance(written, str) else written
     if label not in (0, 1):
         raise ValueError(f"label {written!r} must be 0, 1, false or true")
     return int(label)
 
 
-def _labelled_at_ms(written: int | float | str | None) -> int:
+def labelled_at_ms(written: int | float | str | None) -> int:
+    """In milliseconds since 1970; ValueError where it is not said, or in seconds."""
     if written is None:
         raise ValueError("labelled_at is missing: nobody knows when the label was known")
     time_ms = row_time_ms(written)

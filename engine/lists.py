@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import msgspec
 
 from engine.config import Config
-from engine.control import Listed, decode_command
+from engine.directives import Listed, decode_command
 from engine.errors import ConfigError
 from engine.kafka.client import KAFKA, Clients, control_settings
 from engine.kafka.control import send_commands

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from engine.assemble import load_model_of, model_store
 from engine.config import Config
-from engine.control import AliasMoved
+from engine.directives import AliasMoved
 from engine.errors import ConfigError, MissingTopicError, RetriableError
 from engine.kafka.control import Control, send_commands
 from models.assignment import (

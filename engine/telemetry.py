@@ -65,6 +65,10 @@ class Histogram(msgspec.Struct, frozen=True):
     edges: list[float]
     counts: list[int]
 
+    def __post_init__(self) -> None:
+        if len(self.counts) != len(self.edges) + 1:
+            raise ValueError("counts: must have one entry more than edges")
+
 
 class FeatureCounts(msgspec.Struct, frozen=True):
     """One input of the model. `counts` by the bins of its reference: `models.reference.Reference.bin_shares`.
@@ -106,6 +110,11 @@ class Telemetry(msgspec.Struct, frozen=True, kw_only=True):
     score: Histogram
     features: dict[str, FeatureCounts]
     fields: dict[str, FieldCounts]
+
+    @property
+    def identity(self) -> str:
+        """The same for each copy of the record, and for no other."""
+        return f"{self.worker_id}-{self.from_ms}-{self.to_ms}-{self.versions.policy}"
 
 
 _encoder = msgspec.json.Encoder()

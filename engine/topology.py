@@ -5,6 +5,7 @@ from engine.kafka.topics import TopicSpec
 
 # Read in one order by all: what was taken in which order, who owns the input, and commands.
 ONE_PARTITION = 1
+COMPACT = {"cleanup.policy": "compact"}
 
 
 def wanted_topics(config: Config) -> list[TopicSpec]:
@@ -23,4 +24,18 @@ def wanted_topics(config: Config) -> list[TopicSpec]:
     shared = (kafka.topics.progress, kafka.topics.lease)
     specs += [TopicSpec(name, ONE_PARTITION, kafka.replication) for name in shared]
     # Of each command, what was said last has to stay.
-    return [*specs, TopicSpec(kafka.topics.control, ONE_PARTITION, kafka.replication, {"cleanup.policy": "compact"})]
+    return [*specs, TopicSpec(kafka.topics.control, ONE_PARTITION, kafka.replication, COMPACT)]
+
+
+def control_topics(config: Config) -> list[TopicSpec]:
+    """What the control plane reads and writes, besides topics of its own."""
+    kafka, names = config.kafka, config.kafka.topics
+    shared = [spec for spec in wanted_topics(config) if spec.name in (names.alerts, names.control)]
+    narrow = (names.decisions_sample, names.telemetry, names.retrain_requests)
+    return [
+        *shared,
+        *(TopicSpec(name, ONE_PARTITION, kafka.replication) for name in narrow),
+        TopicSpec(names.labels, kafka.partitions, kafka.replication),
+        # Of each case, how it stands has to stay.
+        TopicSpec(names.cases, kafka.partitions, kafka.replication, COMPACT),
+    ]

@@ -1,5 +1,5 @@
 """Imports go one way: features <- models <- engine, only engine/kafka speaks to Kafka, only models/session.py to ONNX
-Runtime.
+Runtime, and only some of engine/control to Faust.
 
 loadtest measures from outside: of ours it knows engine.events alone, and nobody knows it but engine/cli.py,
 which imports it inside functions, so that `tidegate run` never loads it.
@@ -22,6 +22,9 @@ ALLOWED = {
     "engine": ("features", "models"),
     "loadtest": ("engine.events",),
 }
+
+# Everything else of the control plane is tested without it.
+FAUST = tuple(f"engine/control/{name}.py" for name in ("agents", "routes", "security", "serve", "tables", "transport"))
 
 
 class Import(NamedTuple):
@@ -64,6 +67,8 @@ def refusal(path: PurePosixPath, found: Import) -> str | None:
     if within(found.module, ("onnxruntime",)):
         allowed = path == PurePosixPath("models/session.py")
         return None if allowed else "only models/session.py may import onnxruntime"
+    if within(found.module, ("faust", "mode", "aiokafka")):
+        return None if str(path) in FAUST else f"only {', '.join(FAUST)} may import {found.module.partition('.')[0]}"
     if not within(found.module, PACKAGES) or within(found.module, (package, *ALLOWED[package])):
         return None
     if path == PurePosixPath("engine/cli.py") and within(found.module, ("loadtest",)):
@@ -98,6 +103,8 @@ def test_imports_go_one_way() -> None:
         ("models/runtime.py", "from confluent_kafka import Consumer"),
         ("models/runtime.py", "import onnxruntime"),
         ("engine/score.py", "def late():\n    from onnxruntime import InferenceSession"),
+        ("engine/control/watch.py", "import faust"),
+        ("engine/serve.py", "def late():\n    from faust import App"),
         ("engine/decode.py", "import loadtest.generate"),
         ("engine/decode.py", "import confluent_kafka.admin"),
         ("engine/state/store.py", "def open():\n    import confluent_kafka"),

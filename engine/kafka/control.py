@@ -9,7 +9,7 @@ from confluent_kafka import KafkaError, KafkaException, Message
 
 from engine.closing import Closing
 from engine.config import Config
-from engine.control import AliasMoved, Command, Listed, alias_key, change_lists, decode_command, encode_command
+from engine.directives import AliasMoved, Command, Listed, alias_key, change_lists, decode_command, encode_command
 from engine.errors import RetriableError
 from engine.kafka.client import KAFKA, Clients, control_settings, producer_settings, refused_settings
 from engine.kafka.tail import PARTITION, Tail
@@ -19,6 +19,8 @@ from models.assignment import Assignment
 _log = logging.getLogger("tidegate.control")
 
 SEND_TIMEOUT_S = 10.0
+# The partitioner chooses.
+PARTITION_OF_KEY = -1
 
 
 class Control(Closing):
@@ -85,6 +87,18 @@ class Control(Closing):
 
 def send_commands(config: Config, commands: Iterable[Command], clients: Clients = KAFKA) -> None:
     """Returns once the broker has all of them; RetriableError where it does not say so in time."""
+    records = ((command.key, encode_command(command)) for command in commands)
+    send_records(config, config.kafka.topics.control, records, clients, PARTITION)
+
+
+def send_records(
+    config: Config,
+    topic: str,
+    records: Iterable[tuple[bytes, bytes]],
+    clients: Clients = KAFKA,
+    partition: int = PARTITION_OF_KEY,
+) -> None:
+    """Sends keys and values that people wait for; as `send_commands`."""
     failed: list[KafkaError] = []
 
     def note(error: KafkaError | None, _message: Message) -> None:
@@ -96,19 +110,18 @@ def send_commands(config: Config, commands: Iterable[Command], clients: Clients 
         "message.timeout.ms": int(SEND_TIMEOUT_S * 1000),
         "delivery.report.only.error": False,
     }
-    topic = config.kafka.topics.control
     try:
         producer: Any = clients.producer(settings)
     except KafkaException as error:
         raise refused_settings(error) from error
-    for command in commands:
+    for key, value in records:
         while True:
             try:
-                producer.produce(topic, encode_command(command), command.key, PARTITION, note)
+                producer.produce(topic, value, key, partition, note)
                 break
             except BufferError:
                 producer.poll(1.0)
     left = producer.flush(SEND_TIMEOUT_S + 1)
     if left or failed:
         why = failed[0].str() if failed else "no answer"
-        raise RetriableError(f"not every command was written to topic {topic!r}: {why}")
+        raise RetriableError(f"not everything was written to topic {topic!r}: {why}")

@@ -11,8 +11,8 @@ from confluent_kafka import Message
 
 from engine.assemble import assemble, load_rates, policy_program
 from engine.config import Config
-from engine.control import Listed, change_lists, decode_command
 from engine.decode import Decoder
+from engine.directives import Listed, change_lists, decode_command
 from engine.events import Records
 from engine.progress import decode_progress
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from onnx import TensorProto, helper
 
 from engine.cli import main
-from engine.control import AliasMoved
+from engine.directives import AliasMoved
 from engine.kafka.control import send_commands
 from engine.process import WorkerProcess
 from loadtest.render import render_valid
