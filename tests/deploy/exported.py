@@ -7,6 +7,9 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.parser import text_string_to_metric_families
 
 from engine.config import parse_config
+from engine.control.figures import PlaneCollector
+from engine.control.plane import Plane, Tables
+from engine.control.settings import Control
 from engine.events import REASONS
 from engine.observe.metrics import (
     LATENCY_BOUNDS_S,
@@ -20,23 +23,6 @@ from engine.observe.metrics import (
 from engine.policy.precedence import DECISIONS
 from engine.policy.settings import Policy
 
-# What the control plane exports of what rules and panels name. Its own test holds this against it.
-CONTROL: dict[str, set[str]] = {
-    "tidegate_feature_psi": {"application", "feature", "window"},
-    "tidegate_score_psi": {"application", "window"},
-    "tidegate_data_share": {"application", "kind", "field", "window"},
-    "tidegate_drift_alarm": {"application", "signal"},
-    "tidegate_drift_alarms": {"application"},
-    "tidegate_telemetry_age_seconds": {"application"},
-    "tidegate_quality_precision": {"model", "bound"},
-    "tidegate_quality_recall": {"model", "bound"},
-    "tidegate_quality_false_positive_rate": {"model", "bound"},
-    "tidegate_quality_value_caught_minor": {"model", "bound"},
-    "tidegate_quality_value_missed_minor": {"model", "bound"},
-    "tidegate_quality_labelled": {"model"},
-    "tidegate_quality_card_precision": set(),
-    "tidegate_cases": {"status"},
-}
 # What Prometheus itself adds.
 PROMETHEUS: dict[str, set[str]] = {"up": set(), "ALERTS": {"alertname", "alertstate", "severity"}}
 TARGET_LABELS = {"job", "instance"}
@@ -80,4 +66,15 @@ def of_engine() -> dict[str, set[str]]:
         assert family.samples, f"{family.name} has no sample: make it have one here"
         for sample in family.samples:
             found.setdefault(sample.name, set()).update(sample.labels)
+    return found
+
+
+@cache
+def of_control() -> dict[str, set[str]]:
+    """Labels of every sample that the control plane can export."""
+    plane = Plane(Control(), Tables({}, {}, {}, {}, {}), lambda _: None)
+    found = {}
+    for family in PlaneCollector(plane).collect():
+        suffix = "_total" if family.type == "counter" else ""
+        found[f"{family.name}{suffix}"] = set(family._labelnames)  # type: ignore[attr-defined]  # of a family without samples
     return found

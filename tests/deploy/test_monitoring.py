@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 from ruamel.yaml import YAML
 
-from tests.deploy.exported import CONTROL, PROMETHEUS, TARGET_LABELS, VALUES, of_engine
+from tests.deploy.exported import PROMETHEUS, TARGET_LABELS, VALUES, of_control, of_engine
 from tests.deploy.promql import named
 
 ROOT = Path(__file__).parent.parent.parent
@@ -70,7 +70,7 @@ def recorded() -> dict[str, set[str]]:
 
 def mistakes(text: str) -> list[str]:
     """Metrics, labels and values in an expression that nobody exports."""
-    known = {**of_engine(), **CONTROL, **PROMETHEUS, **recorded()}
+    known = {**of_engine(), **of_control(), **PROMETHEUS, **recorded()}
     found = named(text)
     wrong = [f"metric {one.metric}" for one in found.selectors if one.metric not in known]
     labels = set(TARGET_LABELS)
