@@ -121,6 +121,22 @@ def outputs_not_written_anew(patch: Patch) -> None:
     patch.setattr(ExactlyOnce, "_write_anew", empty)
 
 
+def held_outputs_lost(patch: Patch) -> None:
+    """What is decided while a commit is under way is forgotten with what that commit was about."""
+    settled = ExactlyOnce.settled
+
+    def forgetful(delivery: ExactlyOnce) -> bool:
+        delivery._held.clear()
+        return settled(delivery)
+
+    patch.setattr(ExactlyOnce, "settled", forgetful)
+
+
+def nothing_held_back(patch: Patch) -> None:
+    """What is decided while a commit is under way goes into its transaction, whose offsets do not cover it."""
+    patch.setattr(ExactlyOnce, "produce", ExactlyOnce._put)
+
+
 def abort_asked_twice(patch: Patch) -> None:
     """A transaction is written anew after an abort that got no answer the first time."""
     anew = ExactlyOnce._write_anew
@@ -316,6 +332,8 @@ EXACTLY_ONCE = (
     Planted(doubt_taken_for_commit, {"abortable": 0.2}),
     Planted(broken_connection_ignored, {"repeated request": 0.5}),
     Planted(outputs_not_written_anew, {"overtaken": 0.3}),
+    Planted(held_outputs_lost, {"slow thread": 0.9}),
+    Planted(nothing_held_back, {"slow thread": 0.9}),
     Planted(abort_asked_twice, {"overtaken": 0.9, "late request": 0.5, "slow thread": 0.0}, late_s=0.05),
     Planted(replay_beyond_committed),
     Planted(replay_short_of_committed),
