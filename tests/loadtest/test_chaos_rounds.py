@@ -66,6 +66,8 @@ def test_a_configuration_is_the_profile_s_in_the_application() -> None:
         '"progress" = "app.progress"\n'
         '"lease" = "app.lease"\n'
         '"control" = "app.control"\n'
+        '"decisions_sample" = "app.decisions-sample"\n'
+        '"telemetry" = "app.telemetry"\n'
         "[policy]\n"
         '"review" = 5\n'
         "[observe]\n"
