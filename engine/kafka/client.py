@@ -129,8 +129,7 @@ def transaction_settings(config: Config) -> dict[str, Any]:
 def producer_settings(config: Config) -> dict[str, Any]:
     """Settings of the producer: idempotent, acknowledged by all, and silent about what was delivered well."""
     return {
-        # A micro-batch is queued within less: it goes out whole, and waits for no other.
-        "linger.ms": 0.5,
+        "linger.ms": 2,
         # A broker that is away may stay so: what is queued waits for it, and the worker with it.
         "message.timeout.ms": 0,
         "queue.buffering.max.messages": QUEUE_MESSAGES_MAX,

@@ -46,7 +46,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     partitions: int = 12
     delivery: Delivery = "exactly_once"
     isolation: Isolation = "read_committed"
-    linger_ms: float = 0.5
+    linger_ms: float = 2.0
     marks: list[Mark] = []
     traffic: dict[str, Any] = {}
     engine: dict[str, Any] = {}
