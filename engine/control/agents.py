@@ -10,11 +10,12 @@ import faust
 import msgspec
 
 from engine.control.plane import Plane
-from engine.control.read import read_alert, read_label, read_said, read_sample, read_telemetry
+from engine.control.read import read_alert, read_label, read_said
 from engine.control.records import CaseRecord, Label
 from engine.control.rollouts import rollout_of
 from engine.control.routes import Topics
 from engine.directives import decode_command
+from engine.telemetry import decode_sample, decode_telemetry
 from features.durations import duration_ms
 
 _log = logging.getLogger("tidegate.control")
@@ -29,7 +30,7 @@ def make_agents(app: Any, topics: Topics, plane: Plane) -> None:
     async def samples(stream: faust.StreamT) -> None:
         """Sampled decisions into facts."""
         async for value in stream:
-            plane.joined.take_sample(read_sample(value))
+            plane.joined.take_sample(decode_sample(value))
 
     async def labels(stream: faust.StreamT) -> None:
         """Labels into facts; a key without a value asks whether its fact can be forgotten."""
@@ -42,7 +43,7 @@ def make_agents(app: Any, topics: Topics, plane: Plane) -> None:
     async def telemetry(stream: faust.StreamT) -> None:
         """Telemetry into buckets, and a look at each one that is over."""
         async for value in stream:
-            record = read_telemetry(value)
+            record = decode_telemetry(value)
             plane.watch.take(record)
             for looked in plane.watch.looks(record):
                 if looked.request is not None:

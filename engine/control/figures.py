@@ -48,17 +48,10 @@ class PlaneCollector(Collector):
 
     def _quality(self) -> Iterator[Metric]:
         by_model = _by(self._plane, "model")
-        for name in RATES:
-            family = GaugeMetricFamily(
-                f"tidegate_quality_{name}", f"The {name} of decisions, and its 95% interval.", labels=["model", "bound"]
-            )
-            for model, figures in by_model.items():
-                _add_bounds(family, model, getattr(figures, name))
-            yield family
-        for name in VALUES:
-            family = GaugeMetricFamily(
-                f"tidegate_quality_{name}_minor", f"Fraud, {name}, in minor units.", labels=["model", "bound"]
-            )
+        told = [(name, name, f"The {name} of decisions, and its 95% interval.") for name in RATES]
+        told += [(name, f"{name}_minor", f"Fraud, {name}, in minor units.") for name in VALUES]
+        for name, shown, text in told:
+            family = GaugeMetricFamily(f"tidegate_quality_{shown}", text, labels=["model", "bound"])
             for model, figures in by_model.items():
                 _add_bounds(family, model, getattr(figures, name))
             yield family

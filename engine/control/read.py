@@ -1,10 +1,12 @@
-"""Bytes of each topic as the control plane's records; msgspec.DecodeError or ValueError where they are none."""
+"""Bytes of topics as the control plane's records; those of engine/telemetry.py are read there.
+
+What is none raises msgspec.DecodeError or ValueError.
+"""
 
 import msgspec
 
 from engine.control.records import Alert, CaseSaid, Label
 from engine.labels import label_value, labelled_at_ms
-from engine.telemetry import Sample, Telemetry
 
 
 class _WrittenLabel(msgspec.Struct, gc=False):
@@ -21,8 +23,6 @@ class _Schema(msgspec.Struct, gc=False):
     schema: str = ""
 
 
-read_sample = msgspec.json.Decoder(Sample).decode
-read_telemetry = msgspec.json.Decoder(Telemetry).decode
 read_alert = msgspec.json.Decoder(Alert).decode
 read_said = msgspec.json.Decoder(CaseSaid).decode
 _read_written = msgspec.json.Decoder(_WrittenLabel).decode

@@ -21,9 +21,10 @@ import msgspec
 from engine.config import Config
 from engine.control.cases import group_of, group_of_case
 from engine.control.plane import Plane
-from engine.control.read import read_alert, read_label, read_said, read_sample, read_telemetry, schema_of
+from engine.control.read import read_alert, read_label, read_said, schema_of
 from engine.control.records import CASE_STATUS_SCHEMA
 from engine.control.tables import RAW
+from engine.telemetry import decode_sample, decode_telemetry
 
 _log = logging.getLogger("tidegate.control")
 
@@ -86,9 +87,9 @@ def _key_of_said(value: bytes) -> str | None:
 def make_routes(app: Any, topics: Topics, plane: Plane) -> None:
     """One agent a topic."""
     routes: list[tuple[str, Any, Any, Callable[[bytes], str | None]]] = [
-        ("route_samples", topics.sampled, topics.samples, lambda value: read_sample(value).event_id),
+        ("route_samples", topics.sampled, topics.samples, lambda value: decode_sample(value).event_id),
         ("route_labels", topics.labels, topics.labelled, lambda value: read_label(value).event_id),
-        ("route_telemetry", topics.telemetry, topics.measured, lambda value: read_telemetry(value).application_id),
+        ("route_telemetry", topics.telemetry, topics.measured, lambda value: decode_telemetry(value).application_id),
         ("route_alerts", topics.alerts, topics.alerted, lambda value: group_of(read_alert(value))),
         ("route_said", topics.cases, topics.said, _key_of_said),
     ]

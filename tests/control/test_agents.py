@@ -11,11 +11,12 @@ from engine.control.agents import make_agents
 from engine.control.cases import group_of
 from engine.control.drift import Expected
 from engine.control.plane import Plane, Tables
-from engine.control.read import read_label, read_sample
+from engine.control.read import read_label
 from engine.control.records import CaseSaid
 from engine.control.routes import Topics, router
 from engine.control.settings import Control, Drift, Quality, Retraining
 from engine.directives import AliasMoved, encode_command
+from engine.telemetry import decode_sample
 from models.assignment import promoted
 from models.manifest import read_manifest
 from models.store import MANIFEST_FILE, resolve, shipped_store
@@ -137,7 +138,7 @@ def test_commands_are_noted_once() -> None:
 def test_a_router_sends_on_what_it_can_read() -> None:
     async def script(made: Bench) -> None:
         target = made.sinks["samples"]
-        route = router("sampled", target, lambda value: read_sample(value).event_id, made.plane)
+        route = router("sampled", target, lambda value: decode_sample(value).event_id, made.plane)
         made.app.agent(made.app.channel(), name="route")(route)
         await made.put("route", encode(sample(1)), b"{}", b"\xff", encode(sample(2)))
 
