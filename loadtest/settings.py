@@ -46,6 +46,10 @@ class TrafficSettings:
     duplicate_mean_s: float = 2.0
     poison_share: float = 0.0
 
+    # So long after the first event prices rise: honest purchases cost so many times as much from then on.
+    shift_after_s: float | None = None
+    shift_amount_factor: float = 1.0
+
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ValueError(f"seed: {self.seed} must not be negative")
@@ -55,6 +59,8 @@ class TrafficSettings:
         for name in ("events_per_second", "burst_gap_s", "attack_span_s", "late_mean_s", "duplicate_mean_s"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: {getattr(self, name)} must be positive")
+        if not self.shift_amount_factor > 0:
+            raise ValueError(f"shift_amount_factor: {self.shift_amount_factor} must be positive")
         for name in (
             "diurnal_amplitude",
             "late_share",

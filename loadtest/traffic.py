@@ -95,7 +95,7 @@ def _base(rng: np.random.Generator, stream: Stream, bounds_ms: Int64) -> Traffic
             numbers[rng.random(n) < share] = HOT
     pos = rng.random(n) < CATEGORY_POS_SHARE[population.merchant_categories[merchants]]
     devices, ips = _usual_or_terminal(rng, population, cards, merchants, pos)
-    amounts_minor = _amounts_minor(rng, population, merchants)
+    amounts_minor = _risen(settings, times_ms, _amounts_minor(rng, population, merchants))
     traffic = book(rng, stream, Purchases(times_ms, cards, merchants, devices, ips, amounts_minor), pos)
     late = rng.random(n) < settings.late_share
     traffic.times_ms[late] -= rng.exponential(settings.late_mean_s * 1_000, int(late.sum())).astype(np.int64)
@@ -131,6 +131,16 @@ def _amounts_minor(rng: np.random.Generator, population: Population, merchants: 
     return amounts_minor
 
 
+def _risen(settings: TrafficSettings, times_ms: Int64, amounts_minor: Int64) -> Int64:
+    """The amounts after prices have risen, where they have."""
+    if settings.shift_after_s is None:
+        return amounts_minor
+    risen = times_ms >= settings.start_time_ms + settings.shift_after_s * 1_000
+    factors = np.where(risen, settings.shift_amount_factor, 1.0)
+    after: Int64 = np.rint(amounts_minor * factors).astype(np.int64)
+    return after
+
+
 def _bursts(rng: np.random.Generator, stream: Stream, base: Traffic) -> Traffic:
     """Honest repetition, which is not fraud: a second ticket, a retry, the next shop online."""
     settings, population = stream.settings, stream.population
@@ -145,7 +155,7 @@ def _bursts(rng: np.random.Generator, stream: Stream, base: Traffic) -> Traffic:
     merchants = np.where(elsewhere, np.searchsorted(population.merchant_cumulative, rng.random(n)), again.merchants)
     again.merchants = merchants.astype(np.int32)
     again.categories = population.merchant_categories[merchants]
-    fresh = _amounts_minor(rng, population, merchants)
+    fresh = _risen(settings, again.times_ms, _amounts_minor(rng, population, merchants))
     again.amounts_minor = np.where(elsewhere | (rng.random(n) < 0.5), np.maximum(fresh, 1), again.amounts_minor)
     return again
 

@@ -18,12 +18,13 @@ T = TypeVar("T")
 
 
 class Bucket(msgspec.Struct, frozen=True, kw_only=True):
-    """What one model's telemetry adds up to; `seen` names the records in it."""
+    """What one model's telemetry of `wide_ms` from `start_ms` adds up to; `seen` names the records in it."""
 
     application_id: str
     model: str
     policy: str
     start_ms: int
+    wide_ms: int
     seen: list[str]
     last_ms: int
     events: int
@@ -71,6 +72,7 @@ def with_telemetry(bucket: Bucket | None, telemetry: Telemetry, bucket_ms: int) 
             model=telemetry.versions.model,
             policy=telemetry.versions.policy,
             start_ms=bucket_start_ms(telemetry, bucket_ms),
+            wide_ms=bucket_ms,
             seen=[telemetry.identity],
             last_ms=telemetry.to_ms,
             events=telemetry.events,

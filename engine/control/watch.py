@@ -57,15 +57,21 @@ class Watch:
         self.buckets: dict[str, dict[int, dict[str, Bucket]]] = {}
         self.alarms: dict[str, Alarms] = {}
         self.readings: dict[str, list[Reading]] = {}
+        # Keys of buckets that the configuration once had otherwise: they add up to nothing any more.
+        self._of_other_width: list[bytes] = []
 
     def rebuild(self, buckets: Iterable[tuple[bytes, bytes]], alarms: Iterable[tuple[bytes, bytes]]) -> None:
         """As the tables have it."""
-        self.buckets, self.readings = {}, {}
-        for _, value in buckets:
-            self._remember(decode_bucket(value))
+        self.buckets, self.readings, self._of_other_width = {}, {}, []
+        for key, value in buckets:
+            bucket = decode_bucket(value)
+            if bucket.wide_ms == self._settings.drift.bucket_ms:
+                self._remember(bucket)
+            else:
+                self._of_other_width.append(key)
         self.alarms = {key.decode(): decode_alarms(value) for key, value in alarms}
         for application_id, known in self.alarms.items():
-            if known.looked_at_ms:
+            if known.looked_at_ms - self._settings.drift.bucket_ms in self.buckets.get(application_id, {}):
                 self.readings[application_id] = list(self._read(application_id, known.looked_at_ms, known)[1])
 
     def take(self, telemetry: Telemetry) -> None:
@@ -105,6 +111,15 @@ class Watch:
         for start_ms in [at for at in of_application if at < looked.alarms.looked_at_ms - self._longest_ms]:
             for bucket in of_application.pop(start_ms).values():
                 del self._bucket_table[bucket.key]
+        self._drop_others()
+
+    def _drop_others(self) -> None:
+        """Those of another width, unless they were written anew since."""
+        for key in self._of_other_width:
+            value = self._bucket_table.get(key)
+            if value is not None and decode_bucket(value).wide_ms != self._settings.drift.bucket_ms:
+                del self._bucket_table[key]
+        self._of_other_width = []
 
     def last_ms(self) -> dict[str, int]:
         """When each application was last heard of, by its worker's clock."""

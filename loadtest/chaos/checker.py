@@ -16,8 +16,8 @@ from loadtest.chaos.journal import Progress, Run, decode_progress, journal_fault
 from loadtest.chaos.ledger import Ledger, Verdict
 from loadtest.chaos.offline import Offline, differences, event_line
 from loadtest.chaos.probe import Offsets, Probe
-from loadtest.chaos.topics import read_in_order, read_one, read_topic
 from loadtest.errors import LoadTestError
+from loadtest.reading import read_in_order, read_one, read_topic
 
 DIFFERENCES_MAX = 4
 

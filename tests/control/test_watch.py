@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.control.buckets import decode_bucket
 from engine.control.drift import Expected
 from engine.control.records import RetrainRequest
 from engine.control.settings import Control, Drift, Retraining
@@ -163,6 +164,19 @@ def test_crashes_change_neither_alarms_nor_requests(random: Random, crashes: lis
     assert watch.readings == undisturbed.readings
     assert {request.request_id for request in again} == {request.request_id for request in requests}
     assert len(requests) == 1
+
+
+@pytest.mark.parametrize(("before", "after"), [("10s", "30s"), ("30s", "10s"), ("10s", "15s")])
+def test_the_length_of_buckets_may_be_another_after_a_restart(manifest: Manifest, before: str, after: str) -> None:
+    traffic, buckets, alarms, expected = Traffic(manifest, 8), {}, {}, Expected(manifest)
+    records = [traffic.record(number, "event.amount" if number > 40 else "") for number in range(60)]
+    for bucket, part in ((before, records[:25]), (after, records[25:])):
+        drift = Drift(windows=["30s"], bucket=bucket)
+        watch = Watch(Control(drift=drift), buckets, alarms, lambda model: expected)
+        watch.rebuild(buckets.items(), alarms.items())
+        feed(watch, part)
+    assert raised(watch) == {"psi:event.amount"}
+    assert {decode_bucket(value).wide_ms for value in buckets.values()} == {drift.bucket_ms}
 
 
 def test_a_canary_that_decides_for_a_few_is_not_the_model(manifest: Manifest) -> None:
