@@ -36,9 +36,13 @@ class Desk:
     def take_alert(self, alert: Alert) -> CaseRecord:
         """The case that it belongs to, as it then stands."""
         group = group_of(alert).encode()
-        change = with_alert(decode_cases(self._table.get(group)), alert, self._settings)
+        before = decode_cases(self._table.get(group))
+        change = with_alert(before, alert, self._settings)
         if change.changed is not None:
             self._put(group, change.cases, change.changed)
+            if before and before[0].case_id != change.cases[0].case_id:
+                # So many are remembered of a group, and no more: the first gave way.
+                self.standing.pop(before[0].case_id, None)
             return change.changed.record()
         return next(case for case in change.cases if _has(case, alert)).record()
 

@@ -1,13 +1,14 @@
-"""What the features, fields and scores of decided events were like, counted a micro-batch at a time.
+"""What the features, fields and scores of decided events were like.
 
     micro-batch --> Drift.note --> a Tally for each model and policy --(commit)--> Drift.take --> Tally.add, on and on
+                                     | counts them some hundreds of events at a time
 
-A tally holds nothing but counts, so the tallies of two micro-batches add up to that of both.
+A tally that was taken holds nothing but counts, so the tallies of two commits add up to that of both.
 """
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +28,9 @@ from models.runtime import Scorer
 SCORE_EDGES = [round(0.05 * step, 2) for step in range(1, 20)]
 # What the processor compares in one turn of the kernel's inner loop; a rest of it would be gone through one by one.
 EDGES_AT_ONCE = 32
-# Scores are a matrix of this one column.
-_FIRST = np.zeros(1, np.int64)
+# So many events are counted together, or what comes before a commit: a micro-batch may be a dozen of them, and each
+# call costs as much as counting some more.
+EVENTS_AT_ONCE = 1_024
 
 
 class Bins:
@@ -67,18 +69,39 @@ class Fields:
         self.names = [name for _, name in columns]
         self._known = {name: key_hashes(known, column_seed(name)) for name, known in spec.event.one_hot}
 
-    def note_others(self, batch: Batch, nulls: Counter[str], unseen: Counter[str]) -> None:
+    def note_others(self, seen: "_Seen", nulls: Counter[str], unseen: Counter[str]) -> None:
         """Adds how many of n events do not have each of the others, and, of any, none of the categories known of it."""
-        for name, numbers in batch.numbers.items():
+        for name, numbers in seen.numbers.items():
             if name not in self.names:
                 nulls[name] += int(np.count_nonzero(np.isnan(numbers)))
-        for name, hashes in batch.categories.items():
+        for name, hashes in seen.categories.items():
             absent = hashes == 0
             if name not in self.names:
                 nulls[name] += int(np.count_nonzero(absent))
             if name in self._known:
                 known = (hashes[:, None] == self._known[name]).any(axis=1)
                 unseen[name] += int(np.count_nonzero(~(known | absent)))
+
+
+class _Seen(NamedTuple):
+    """What is counted of n events: `values[n, inputs]`, the others as in `Batch` and `Decisions`."""
+
+    values: Float64
+    probabilities: NDArray[np.float32]
+    codes: Int64
+    times_ms: Int64
+    words: UInt64
+    numbers: dict[str, Float64]
+    categories: dict[str, UInt64]
+
+
+def _joined(parts: list[_Seen]) -> _Seen:
+    if len(parts) == 1:
+        return parts[0]
+    columns = (np.concatenate(arrays) for arrays in zip(*(part[:5] for part in parts), strict=True))
+    numbers = {name: np.concatenate([part.numbers[name] for part in parts]) for name in parts[0].numbers}
+    categories = {name: np.concatenate([part.categories[name] for part in parts]) for name in parts[0].categories}
+    return _Seen(*columns, numbers, categories)
 
 
 class Tally:
@@ -90,6 +113,8 @@ class Tally:
         self._fields = fields
         self.events = 0
         self.newest_ms: int | None = None
+        self._waiting: list[_Seen] = []
+        self._waiting_events = 0
         self._decisions = np.zeros(len(DECISIONS), np.int64)
         self._counts = np.zeros((inputs, places + 1), np.int64)
         self._nulls = np.zeros(inputs, np.int64)
@@ -102,25 +127,37 @@ class Tally:
         self._unseen: Counter[str] = Counter()
 
     def note(self, batch: Batch, matrix: FeatureMatrix, decisions: Decisions) -> None:
-        """Counts the events of a micro-batch; there must be one."""
-        bins, untold = self._bins, self._untold
+        """Counts the events of a micro-batch, now or with those that come next; there must be one."""
+        # A copy, for the next batch overwrites the matrix; row by row, as the kernel is compiled for.
+        values = matrix.values.take(self._bins.columns, axis=1)
+        told = values, decisions.probabilities, decisions.codes, batch.times_ms, batch.words
+        self._waiting.append(_Seen(*told, batch.numbers, batch.categories))
         self.events += len(batch)
+        self._waiting_events += len(batch)
+        if self._waiting_events >= EVENTS_AT_ONCE:
+            self.settle()
+
+    def settle(self) -> None:
+        """Counts what has waited for that."""
+        if not self._waiting:
+            return
+        seen, bins, untold = _joined(self._waiting), self._bins, self._untold
+        self._waiting, self._waiting_events = [], 0
         newest_ms = count_events(
-            decisions.codes, batch.times_ms, batch.words, self._fields.places, self._decisions, self._word_nulls
+            seen.codes, seen.times_ms, seen.words, self._fields.places, self._decisions, self._word_nulls
         )
         self._note_time(newest_ms)
-        count_values(matrix.values, bins.columns, bins.edges, bins.lengths, self._counts, self._nulls, self._outside)
-        scores = decisions.probabilities[:, None]
-        count_values(scores, _FIRST, bins.padded_score_edges, bins.score_lengths, self._scores, untold, untold)
-        if batch.numbers or batch.categories:
-            self._fields.note_others(batch, self._other_nulls, self._unseen)
+        count_values(seen.values, bins.edges, bins.lengths, self._counts, self._nulls, self._outside)
+        scores = seen.probabilities[:, None]
+        count_values(scores, bins.padded_score_edges, bins.score_lengths, self._scores, untold, untold)
+        self._fields.note_others(seen, self._other_nulls, self._unseen)
 
     def _note_time(self, newest_ms: int | None) -> None:
         if newest_ms is not None:
             self.newest_ms = newest_ms if self.newest_ms is None else max(self.newest_ms, newest_ms)
 
     def add(self, other: "Tally") -> None:
-        """Counts what the other one has counted by the same model and policy."""
+        """Counts what the other one, which is settled, has counted by the same model and policy."""
         self.events += other.events
         self._note_time(other.newest_ms)
         self._decisions += other._decisions
@@ -186,20 +223,21 @@ class Drift:
     def take(self) -> dict[Versions, Tally]:
         """All that was counted since it was taken last."""
         tallies, self._tallies = self._tallies, {}
+        for tally in tallies.values():
+            tally.settle()
         return tallies
 
 
 @kernel
 def count_values(
     values: NDArray[Any],
-    columns: Int64,
     edges: Float64,
     lengths: Int64,
     counts: Int64,
     nulls: Int64,
     outside: Int64,
 ) -> None:
-    """Counts values[n, columns[f]] by the bins between the `lengths[f]` edges of f; NaN counts in `nulls` alone.
+    """Counts values[n, f] by the bins between the `lengths[f]` edges of f; NaN counts in `nulls` alone.
 
     `outside[f]`: how many of them lie below the first edge or above the last. The model sees values as float32, and so
     did whoever made the reference.
@@ -207,7 +245,7 @@ def count_values(
     inputs, places = edges.shape
     for row in range(values.shape[0]):
         for f in range(inputs):
-            value = np.float64(np.float32(values[row, columns[f]]))
+            value = np.float64(np.float32(values[row, f]))
             if np.isnan(value):
                 nulls[f] += 1
                 continue
@@ -235,5 +273,5 @@ def warm_up() -> None:
     """Compiles the kernels, or loads them compiled."""
     one, two, edges = np.zeros(1, np.int64), np.zeros((1, 2), np.int64), np.full((1, 1), np.inf)
     for kind in (np.float32, np.float64):
-        count_values(np.zeros((1, 1), kind), one, edges, one, two, one.copy(), one.copy())
+        count_values(np.zeros((1, 1), kind), edges, one, two, one.copy(), one.copy())
     count_events(one, one, np.zeros((1, 1), np.uint64), one, one.copy(), one.copy())

@@ -119,11 +119,13 @@ def test_old_cases_are_forgotten() -> None:
     assert not desk.standing
 
 
-def test_a_rebuilt_desk_is_as_before() -> None:
+@pytest.mark.parametrize("apart_hours", [1, 30])
+def test_a_rebuilt_desk_is_as_before(apart_hours: int) -> None:
+    """Also where a group has had more cases than are remembered."""
     table: dict[bytes, bytes] = {}
     desk = Desk(SETTINGS, table)
-    for number in range(20):
-        desk.take_alert(alert(number, str(number % 3), after_ms=number * HOUR_MS))
+    for number in range(40):
+        desk.take_alert(alert(number, str(number % 3), after_ms=number * apart_hours * HOUR_MS))
     again = Desk(SETTINGS, table)
     again.rebuild(table.items())
     assert again.standing == desk.standing

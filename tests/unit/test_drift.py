@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from engine.assemble import watched
 from engine.decide import Decisions
 from engine.events import Batch
+from engine.observe import drift as drift_module
 from engine.observe.drift import SCORE_EDGES, Bins, Drift, Tally, count_values, padded
 from engine.pipeline import Pipeline
 from engine.state.local import FeatureMatrix
@@ -37,14 +38,13 @@ def tables(draw: st.DrawFn) -> tuple[list[list[float]], list[list[float]]]:
     return edges, rows
 
 
-def counted(edges: list[list[float]], values: np.ndarray, columns: list[int] | None = None) -> list[FeatureCounts]:
+def counted(edges: list[list[float]], values: np.ndarray) -> list[FeatureCounts]:
     """By the kernel."""
     table, lengths = padded(edges)
     inputs, places = table.shape
     counts, nulls = np.zeros((inputs, places + 1), np.int64), np.zeros(inputs, np.int64)
     outside = np.zeros(inputs, np.int64)
-    at = np.array(range(inputs) if columns is None else columns, np.int64)
-    count_values(np.ascontiguousarray(values), at, table, lengths, counts, nulls, outside)
+    count_values(values, table, lengths, counts, nulls, outside)
     assert all(counts[column, len(own) + 1 :].sum() == 0 for column, own in enumerate(edges))
     return [
         FeatureCounts(counts[column, : len(own) + 1].tolist(), int(nulls[column]), int(outside[column]))
@@ -73,9 +73,6 @@ def test_values_are_counted_as_one_by_one(table: tuple[list[list[float]], list[l
     values = np.array(rows, np.float64).reshape(len(rows), len(edges))
     expected = [counted_slowly(own, values[:, column].tolist()) for column, own in enumerate(edges)]
     assert counted(edges, values) == expected
-    # As they stand in a wider matrix, in another order.
-    wide = np.column_stack([values[:, ::-1], np.zeros(len(rows))])
-    assert counted(edges, wide, list(range(len(edges)))[::-1]) == expected
 
 
 @pytest.mark.parametrize("kind", ["counts", "amounts", "constant", "nulls"])
@@ -133,7 +130,11 @@ def seen(pipeline: Pipeline, records: Any) -> tuple[Batch, np.ndarray]:
     return batch, pipeline.state.newest_values(len(batch)).copy()
 
 
-def test_a_tally_counts_all_that_was_decided_since_the_last_one_was_taken() -> None:
+@pytest.mark.parametrize("events_at_once", [1, 41, 80, 1_024])
+def test_a_tally_counts_all_that_was_decided_since_the_last_one_was_taken(
+    events_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drift_module, "EVENTS_AT_ONCE", events_at_once)
     pipeline = counting()
     model, drift = demo_model(), pipeline.drift
     assert drift is not None
