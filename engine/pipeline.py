@@ -75,7 +75,7 @@ class Pipeline:
     @property
     def versions(self) -> Versions:
         """Who decides."""
-        return Versions(self.model.label, self.program.policy.label)
+        return self.champion.versions
 
     def swap(self, champion: Serving) -> None:
         """Another model decides from the next batch on."""
@@ -145,7 +145,7 @@ class Pipeline:
 
     def _count(self, drift: Drift, parts: list[_Part], decided: list[Decisions]) -> None:
         for part, decisions in zip(parts, decided, strict=True):
-            drift.note(part.serving.model, self.program.policy.label, part.batch, part.matrix, decisions)
+            drift.note(part.serving.model, part.serving.versions, part.batch, part.matrix, decisions)
 
     def _samples(
         self, sampler: Sampler, parts: list[_Part], decided: list[Decisions], decided_at_ms: int
@@ -154,9 +154,12 @@ class Pipeline:
         found: list[tuple[Index, list[Message]]] = []
         for part, decisions in zip(parts, decided, strict=True):
             rows = sampler.rows(part.batch, decisions)
-            versions = Versions(part.serving.model.label, self.program.policy.label)
-            made = sampler.encode(part.batch, part.matrix, decisions, versions, decided_at_ms, rows)
-            found.append((part.rows[rows], made))
+            if len(rows):
+                versions = part.serving.versions
+                made = sampler.encode(part.batch, part.matrix, decisions, versions, decided_at_ms, rows)
+                found.append((part.rows[rows], made))
+        if not found:
+            return []
         samples = in_order(found)
         self.metrics.samples += len(samples)
         return samples

@@ -38,7 +38,7 @@ class Sampler:
 
     def rows(self, batch: Batch, decisions: Decisions) -> NDArray[np.intp]:
         """Those of n decisions that are put there, ascending."""
-        return np.flatnonzero((decisions.codes != 0) | drawn(batch.event_id_hashes, self._rate))
+        return (decisions.codes.astype(np.bool_) | drawn(batch.event_id_hashes, self._rate)).nonzero()[0]
 
     def encode(
         self,
@@ -49,9 +49,7 @@ class Sampler:
         decided_at_ms: int,
         rows: NDArray[np.intp],
     ) -> list[Message]:
-        """The messages of these rows."""
-        if not len(rows):
-            return []
+        """The messages of these rows, of which there must be one."""
         probabilities = decisions.probabilities[rows]
         # As the decision has them: float32 in as few digits as it takes.
         scores = orjson.loads(orjson.dumps(probabilities, option=orjson.OPT_SERIALIZE_NUMPY))

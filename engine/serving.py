@@ -1,28 +1,38 @@
 """A model with everything that depends on which one it is: swapped as a whole, or not at all."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from engine.decide import Decider
 from engine.emit import Encoder
 from engine.policy.lists import Lists
 from engine.policy.program import Program
+from engine.telemetry import Versions
 from features.spec import FeatureSpec
 from models.runtime import Scorer
 
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """One model, what makes decisions of its scores, and the encoder that says whose they are."""
+    """One model, what makes decisions of its scores, the encoder that says whose they are, and both their names."""
 
     model: Scorer
     decider: Decider
     encoder: Encoder
+    versions: Versions = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Once, as it is asked for with every micro-batch.
+        versions = Versions(self.model.label, self.decider.program.policy.label)
+        object.__setattr__(self, "versions", versions)
 
     def under(self, program: Program) -> "Serving":
         """The same model under another policy."""
         if program is self.decider.program:
             return self
-        return Serving(self.model, self.decider.under(program), self.encoder.under(program.policy.facts))
+        encoder = self.encoder.under(program.policy.facts)
+        return Serving(
+            self.model, self.decider.under(program), encoder, Versions(self.model.label, program.policy.label)
+        )
 
 
 def serving_of(

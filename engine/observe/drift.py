@@ -98,10 +98,15 @@ class _Seen(NamedTuple):
 def _joined(parts: list[_Seen]) -> _Seen:
     if len(parts) == 1:
         return parts[0]
-    columns = (np.concatenate(arrays) for arrays in zip(*(part[:5] for part in parts), strict=True))
-    numbers = {name: np.concatenate([part.numbers[name] for part in parts]) for name in parts[0].numbers}
-    categories = {name: np.concatenate([part.categories[name] for part in parts]) for name in parts[0].categories}
-    return _Seen(*columns, numbers, categories)
+    return _Seen(
+        values=np.concatenate([part.values for part in parts]),
+        probabilities=np.concatenate([part.probabilities for part in parts]),
+        codes=np.concatenate([part.codes for part in parts]),
+        times_ms=np.concatenate([part.times_ms for part in parts]),
+        words=np.concatenate([part.words for part in parts]),
+        numbers={name: np.concatenate([part.numbers[name] for part in parts]) for name in parts[0].numbers},
+        categories={name: np.concatenate([part.categories[name] for part in parts]) for name in parts[0].categories},
+    )
 
 
 class Tally:
@@ -207,9 +212,10 @@ class Drift:
         self._bins: dict[str, Bins] = {}
         self._tallies: dict[Versions, Tally] = {}
 
-    def note(self, model: Scorer, policy: str, batch: Batch, matrix: FeatureMatrix, decisions: Decisions) -> None:
-        """Counts events that a model, under the policy of this label, decided."""
-        versions = Versions(model.label, policy)
+    def note(
+        self, model: Scorer, versions: Versions, batch: Batch, matrix: FeatureMatrix, decisions: Decisions
+    ) -> None:
+        """Counts events that a model decided; `versions` names it and the policy."""
         if versions not in self._tallies:
             self._tallies[versions] = self.tally(model)
         self._tallies[versions].note(batch, matrix, decisions)

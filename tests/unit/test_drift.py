@@ -212,7 +212,13 @@ def test_without_a_model_only_events_decisions_and_fields_are_counted() -> None:
     decisions = decider.decide(batch, values, demo_model().score(values))
     decisions.probabilities = np.full(9, np.nan, np.float32)
     flags = np.zeros((9, 4), np.uint8)
-    drift.note(model, "demo/1", batch, FeatureMatrix(values, flags, flags, np.zeros(9, np.bool_)), decisions)
+    drift.note(
+        model,
+        Versions(model.label, "demo/1"),
+        batch,
+        FeatureMatrix(values, flags, flags, np.zeros(9, np.bool_)),
+        decisions,
+    )
     ((versions, tally),) = drift.take().items()
     assert versions.model == "none/0"
     assert tally.features() == {}
@@ -242,7 +248,7 @@ def test_fields_that_are_absent_and_categories_that_nobody_knows() -> None:
     flags = np.zeros((6, 2), np.uint8)
     matrix = FeatureMatrix(np.zeros((6, len(spec.names))), flags, flags, np.zeros(6, np.bool_))
     for _ in range(2):
-        drift.note(NoModel(), "", batch, matrix, decisions)
+        drift.note(NoModel(), Versions("none/0", ""), batch, matrix, decisions)
     (tally,) = drift.take().values()
     assert tally.fields() == {
         "card": FieldCounts(0),
