@@ -29,10 +29,7 @@ class Serving:
         """The same model under another policy."""
         if program is self.decider.program:
             return self
-        encoder = self.encoder.under(program.policy.facts)
-        return Serving(
-            self.model, self.decider.under(program), encoder, Versions(self.model.label, program.policy.label)
-        )
+        return Serving(self.model, self.decider.under(program), self.encoder.under(program.policy.facts))
 
 
 def serving_of(
