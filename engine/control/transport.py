@@ -8,6 +8,11 @@ It also loses records whenever partitions are assigned anew, in two ways:
     fetched, not delivered    dropped, and read again from the committed offset; where nothing was committed yet, it
                               goes on behind what it dropped
     delivered, not processed  its queues are emptied when the tables are restored, although reading has gone on by then
+
+And it falls behind with its commits where there are offsets without a record, such as the markers of transactions:
+
+    each such gap             counts the record behind it, too, which ends what is committed at once: a gap a second
+    behind the first record   0 is taken for no offset at all, and the gap waited for
 """
 
 from functools import cached_property
@@ -44,6 +49,22 @@ class _Consumer(aiokafka.Consumer):  # type: ignore[misc]
         ]
         if new:
             await self._thread.seek_to_beginning(*new)
+
+    async def _add_gap(self, tp: Any, offset_from: int, offset_to: int) -> None:
+        """Between two records; `offset_to` is that of the latter."""
+        await super()._add_gap(tp, offset_from, offset_to - 1)
+
+    def _new_offset(self, tp: Any) -> int | None:
+        """Up to where everything is processed; None where that is as far as was committed."""
+        acked, committed = self._acked[tp], self._committed_offset[tp]
+        if acked and committed and (first := min(acked)) > committed and not self._is_open(tp, first):
+            self._gap[tp].addi(committed, first)
+        found: int | None = super()._new_offset(tp)
+        return found
+
+    def _is_open(self, tp: Any, before: int) -> bool:
+        """Whether a record that stands before this offset is being processed."""
+        return any(message.tp == tp and message.offset < before for message in self._unacked_messages)
 
 
 class _Transport(aiokafka.Transport):  # type: ignore[misc]

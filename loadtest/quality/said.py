@@ -41,20 +41,22 @@ class Plane:
             for signal, alarm in application["alarms"].items():
                 key = signal, int(alarm["raised_at_ms"])
                 self.alarms.setdefault(key, Alarm(*key, now_ms))
-        self.lag_events_max = max(self.lag_events_max, self.lag_events() or 0)
+        self.lag_events_max = max(self.lag_events_max, sum((self.lags() or {}).values()))
 
     def quality(self) -> dict[str, Any] | None:
         """Figures over all labelled decisions."""
         said = self._json("/quality")
         return None if said is None else said["overall"]
 
-    def lag_events(self) -> int | None:
-        """Records of all topics that it has not read, as far as it knows."""
+    def lags(self) -> dict[str, int] | None:
+        """Of each topic, the records behind what it has committed, as far as it knows."""
         text = self._ask("/metrics")
         if text is None:
             return None
         families = text_string_to_metric_families(text)
-        return int(sum(one.value for family in families if family.name == _LAG for one in family.samples))
+        return {
+            one.labels["topic"]: int(one.value) for family in families if family.name == _LAG for one in family.samples
+        }
 
     def _json(self, path: str) -> Any:
         text = self._ask(path)

@@ -53,9 +53,7 @@ class Plane:
         self, topic: str, records: Sequence[Any], keys: Sequence[bytes | None] | None = None, *, abort: bool = False
     ) -> None:
         """Sends records in one transaction, which is committed unless it is to be aborted."""
-        producer = Producer({"bootstrap.servers": self.bootstrap, "transactional.id": f"{self.application_id}-test"})
-        with closing(producer):
-            producer.init_transactions()
+        with self._producer() as producer:
             producer.begin_transaction()
             for at, record in enumerate(records):
                 value = record if isinstance(record, bytes) else msgspec.json.encode(record)
@@ -65,6 +63,21 @@ class Plane:
                 producer.abort_transaction()
             else:
                 producer.commit_transaction()
+
+    def send_each(self, topic: str, records: Sequence[Any], key: bytes) -> None:
+        """Sends each record in a transaction of its own."""
+        with self._producer() as producer:
+            for record in records:
+                producer.begin_transaction()
+                producer.produce(self.topics[topic], msgspec.json.encode(record), key)
+                producer.commit_transaction()
+
+    @contextmanager
+    def _producer(self) -> Iterator[Producer]:
+        settings = {"bootstrap.servers": self.bootstrap, "transactional.id": f"{self.application_id}-test"}
+        with closing(Producer(settings)) as producer:
+            producer.init_transactions()
+            yield producer
 
     def read(self, topic: str) -> list[Message]:
         """Everything that one of its topics holds."""

@@ -12,6 +12,7 @@ from engine.control.watch import Watch
 from engine.directives import AliasMoved
 from engine.telemetry import FieldCounts
 from models.assignment import promoted
+from tests.broker.application import GIVE_UP_S
 from tests.broker.control import ControlProcess, Plane, new_plane
 from tests.commands import invoke, refused
 from tests.conftest import TopicFactory
@@ -56,6 +57,23 @@ def test_only_committed_records_count(plane: Plane) -> None:
         metrics = worker.ask("/metrics")
         assert f'tidegate_control_records_total{{outcome="unreadable",topic="{plane.topics["alerts"]}"}} 1.0' in metrics
         assert 'tidegate_quality_precision{bound="value",model="fraud/1"} 1.0' in metrics
+
+
+def test_markers_of_transactions_do_not_keep_offsets_from_being_committed(plane: Plane) -> None:
+    """Behind the first record of the partition there are markers alone, more than one; then one behind each record."""
+    key, records = b"one partition", 2 + 2 * int(GIVE_UP_S)
+    with plane.worker() as worker:
+        plane.send_each("decisions_sample", [sample(0)], key)
+        for _ in range(3):
+            plane.send("decisions_sample", [sample(1)], [key], abort=True)
+        plane.send_each("decisions_sample", [sample(number) for number in range(1, records)], key)
+        topic = plane.topics["decisions_sample"]
+        worker.wait(
+            "/metrics",
+            lambda answer: f'tidegate_control_records_total{{outcome="read",topic="{topic}"}} {records:.1f}' in answer,
+        )
+        # The last marker is behind what is committed.
+        worker.wait("/metrics", lambda answer: f'tidegate_control_lag_events{{topic="{topic}"}} 1.0' in answer)
 
 
 def test_the_outcome_of_a_case_labels_its_events(plane: Plane) -> None:

@@ -100,7 +100,7 @@ def test_a_reason_names_feature_value_and_direction() -> None:
             "code": "unusually_high",
             "feature": "card.count.10s",
             "value": 50.0,
-            "text": "card.count.10s = 50, above all of the reference; score 7 without",
+            "text": "card.count.10s = 50, above all of the reference; score 9 without",
         }
     ]
 
