@@ -36,7 +36,7 @@ RUN groupadd --gid 10001 tidegate \
     && install -d -o tidegate -g tidegate /var/lib/tidegate
 COPY --from=build /opt/tidegate /opt/tidegate
 COPY --chmod=755 deploy/entrypoint deploy/healthy /usr/local/bin/
-COPY deploy/tidegate.toml deploy/load.toml /etc/tidegate/
+COPY deploy/tidegate.toml deploy/policy.toml deploy/load.toml /etc/tidegate/
 ARG NUMBA_CPU_NAME=x86-64-v3
 ARG NUMBA_CPU_FEATURES=+avx2
 ENV PATH=/opt/tidegate/bin:$PATH \
