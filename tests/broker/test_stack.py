@@ -1,6 +1,7 @@
 """scripts/stack starts everything, starts again what was killed, and leaves nothing behind."""
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -89,3 +90,28 @@ def test_it_decides_restarts_and_ends(kafka_bootstrap: str, tmp_path: Path) -> N
     assert [name for name in topics if name.startswith(home.name)] == []
     assert "killed" not in out.read_text()
     assert (home / "a.log").read_text().rstrip().splitlines()[-1].find('"stopped"') > 0
+
+
+def test_what_the_control_plane_says_is_measured_while_it_is_killed(kafka_bootstrap: str, tmp_path: Path) -> None:
+    """Short: too short for every attack, and for figures that are within three points of the truth."""
+    home, figures = tmp_path / f"stack-{uuid4().hex[:8]}", tmp_path / "stack.json"
+    environment = {**os.environ, "TIDEGATE_STACK_HOME": str(home), "KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap}
+    options = ["--minutes=1.2", "--rate=200", "--attacks=6", "--labels", "--kills=1", f"--json={figures}"]
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "stack", *options],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=DEADLINE_S,
+    )
+    assert figures.exists(), done.stderr
+    found = json.loads(figures.read_text())
+    assert (found["missing"], found["sampled"]) == (0, found["labelled"]), found
+    assert found["sent"] == found["decided"] > 0
+    for name in ("precision", "recall"):
+        assert found[name] == pytest.approx(found[f"{name}_sampled"], abs=1e-6), found
+        assert 0 < found[f"{name}_truth"] < 1
+    assert 0 < found["attacks_in_cases"] <= found["attacks"]
+    assert "is not what the samples say" not in done.stderr
+    until(lambda: not processes(home), lambda: str(processes(home)))
