@@ -11,7 +11,7 @@ import msgspec
 
 from engine.control.plane import Plane
 from engine.control.read import read_alert, read_label, read_said
-from engine.control.records import CaseRecord, Label
+from engine.control.records import CaseRecord, Label, status_key
 from engine.control.rollouts import rollout_of
 from engine.control.routes import Topics
 from engine.directives import decode_command
@@ -60,7 +60,8 @@ def make_agents(app: Any, topics: Topics, plane: Plane) -> None:
                 await publish(topics.cases, plane.desk.take_alert(read_alert(value)))
                 continue
             for case_id in plane.desk.forget(key, plane.clock_ms() - duration_ms(plane.settings.quality.keep)):
-                await topics.cases.send(key=case_id.encode(), value=None)
+                for of_case in (case_id.encode(), status_key(case_id)):
+                    await topics.cases.send(key=of_case, value=None)
 
     async def said(stream: faust.StreamT) -> None:
         """What analysts say of cases; an outcome becomes labels."""

@@ -49,6 +49,11 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
     schema: Literal["tidegate.label.v1"] = LABEL_SCHEMA
 
 
+def status_key(case_id: str) -> bytes:
+    """Of what was said of a case, which compaction keeps beside the record of the case."""
+    return f"{case_id}@status".encode()
+
+
 class CaseSaid(msgspec.Struct, frozen=True, kw_only=True):
     """What an analyst says of a case, on the topic of the cases."""
 
@@ -65,8 +70,8 @@ class CaseSaid(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> bytes:
-        """Of its record, which compaction keeps beside that of the case."""
-        return f"{self.case_id}@status".encode()
+        """Of its record."""
+        return status_key(self.case_id)
 
 
 class CaseRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -79,9 +79,10 @@ def make_topics(app: Any, config: Config) -> Topics:
     )
 
 
-def _key_of_said(value: bytes) -> str | None:
-    # The topic holds what we publish of cases, too.
-    return group_of_case(read_said(value).case_id) if schema_of(value) == CASE_STATUS_SCHEMA else None
+def key_of_said(value: bytes) -> str | None:
+    """The group of cases that a record of the topic of cases says something of; None for what is no word of anybody."""
+    # The topic holds what we publish of cases, too, and tombstones of those that are forgotten.
+    return group_of_case(read_said(value).case_id) if value and schema_of(value) == CASE_STATUS_SCHEMA else None
 
 
 def make_routes(app: Any, topics: Topics, plane: Plane) -> None:
@@ -91,7 +92,7 @@ def make_routes(app: Any, topics: Topics, plane: Plane) -> None:
         ("route_labels", topics.labels, topics.labelled, lambda value: read_label(value).event_id),
         ("route_telemetry", topics.telemetry, topics.measured, lambda value: decode_telemetry(value).application_id),
         ("route_alerts", topics.alerts, topics.alerted, lambda value: group_of(read_alert(value))),
-        ("route_said", topics.cases, topics.said, _key_of_said),
+        ("route_said", topics.cases, topics.said, key_of_said),
     ]
     for name, source, target, key_of in routes:
         app.agent(source, name=name)(router(source.get_topic_name(), target, key_of, plane))

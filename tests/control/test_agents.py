@@ -9,11 +9,12 @@ import msgspec
 
 from engine.control.agents import make_agents
 from engine.control.cases import group_of
+from engine.control.desk import Desk
 from engine.control.drift import Expected
 from engine.control.plane import Plane, Tables
 from engine.control.read import read_label
 from engine.control.records import CaseSaid
-from engine.control.routes import Topics, router
+from engine.control.routes import Topics, key_of_said, router
 from engine.control.settings import Control, Drift, Quality, Retraining
 from engine.directives import AliasMoved, encode_command
 from engine.telemetry import decode_sample
@@ -158,4 +159,12 @@ def test_a_key_without_a_value_asks_to_forget() -> None:
     made = run(script)
     assert not made.plane.tables.facts
     assert not made.plane.tables.cases
-    assert made.sinks["cases"].sent[-1][1] is None
+    (case_id, _), *forgotten = made.sinks["cases"].sent
+    assert forgotten == [(case_id, None), (case_id + b"@status", None)]
+
+
+def test_what_is_said_of_a_case_is_told_from_the_case_itself_and_its_end() -> None:
+    said = CaseSaid(case_id="12-ab", status="in_review", author="ana", said_at_ms=1)
+    assert key_of_said(encode(said)) == "12"
+    assert key_of_said(encode(Desk(SETTINGS.cases, {}).take_alert(alert(1)))) is None
+    assert key_of_said(b"") is None
