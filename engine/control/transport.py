@@ -15,6 +15,7 @@ And it falls behind with its commits where there are offsets without a record, s
     behind the first record   0 is taken for no offset at all, and the gap waited for
 """
 
+from collections import defaultdict
 from functools import cached_property
 from typing import Any
 
@@ -34,7 +35,28 @@ class _ConsumerThread(aiokafka.AIOKafkaConsumerThread):  # type: ignore[misc]
         return consumer
 
 
+class _Zero(int):
+    """The offset 0, which is an offset like any other."""
+
+    def __bool__(self) -> bool:
+        return True
+
+
+class _ReadOffsets(defaultdict[Any, int | None]):
+    """Of each partition the offset that was read last; None where none was."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: None)
+
+    def __setitem__(self, tp: Any, offset: int | None) -> None:
+        super().__setitem__(tp, _Zero() if offset == 0 else offset)
+
+
 class _Consumer(aiokafka.Consumer):  # type: ignore[misc]
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._read_offset = _ReadOffsets()
+
     def _new_consumer_thread(self) -> _ConsumerThread:
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
@@ -53,18 +75,6 @@ class _Consumer(aiokafka.Consumer):  # type: ignore[misc]
     async def _add_gap(self, tp: Any, offset_from: int, offset_to: int) -> None:
         """Between two records; `offset_to` is that of the latter."""
         await super()._add_gap(tp, offset_from, offset_to - 1)
-
-    def _new_offset(self, tp: Any) -> int | None:
-        """Up to where everything is processed; None where that is as far as was committed."""
-        acked, committed = self._acked[tp], self._committed_offset[tp]
-        if acked and committed and (first := min(acked)) > committed and not self._is_open(tp, first):
-            self._gap[tp].addi(committed, first)
-        found: int | None = super()._new_offset(tp)
-        return found
-
-    def _is_open(self, tp: Any, before: int) -> bool:
-        """Whether a record that stands before this offset is being processed."""
-        return any(message.tp == tp and message.offset < before for message in self._unacked_messages)
 
 
 class _Transport(aiokafka.Transport):  # type: ignore[misc]
