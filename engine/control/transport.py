@@ -3,10 +3,11 @@
 Faust 0.15 reads uncommitted ones unless it writes in transactions itself, which counts wrong after a crash: it writes
 state before it commits. There is no setting for it.
 
-It also loses records whenever partitions are assigned anew, in two ways:
+It also loses records whenever partitions are assigned anew, in three ways:
 
-    fetched, not delivered    dropped, and read again from the committed offset; where nothing was committed yet, it
-                              goes on behind what it dropped
+    fetched, not delivered    dropped, and read again from the committed offset; where nothing was committed yet, or the
+                              flow stops midway, it goes on behind what it dropped
+    fetched before a seek     delivered after it, and what lies between taken for read
     delivered, not processed  its queues are emptied when the tables are restored, although reading has gone on by then
 
 And it falls behind with its commits where there are offsets without a record, such as the markers of transactions:
@@ -15,7 +16,8 @@ And it falls behind with its commits where there are offsets without a record, s
     behind the first record   0 is taken for no offset at all, and the gap waited for
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Iterable
 from functools import cached_property
 from typing import Any
 
@@ -56,21 +58,58 @@ class _Consumer(aiokafka.Consumer):  # type: ignore[misc]
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self._read_offset = _ReadOffsets()
+        # How often all partitions were taken back to what is committed.
+        self._seeks = 0
+        # Of what was fetched last, the records of each partition that are not delivered.
+        self._owed: Counter[Any] = Counter()
 
     def _new_consumer_thread(self) -> _ConsumerThread:
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def perform_seek(self) -> None:
         """Before reading begins: to the committed offsets, and to the beginning where there are none."""
+        self._seeks += 1
         await super().perform_seek()
-        changelogs = self.app.tables.changelog_topics
-        new = [
-            aiokafka.TopicPartition(tp.topic, tp.partition)
-            for tp in self.assignment()
-            if tp.topic not in changelogs and not self._committed_offset.get(tp)
-        ]
+        await self._begin([tp for tp in self._read() if not self._committed_offset.get(tp)])
+        self._gap.clear()
+
+    def _read(self) -> set[Any]:
+        """The partitions that agents read."""
+        return {tp for tp in self.assignment() if tp.topic not in self.app.tables.changelog_topics}
+
+    async def _begin(self, places: Iterable[Any]) -> None:
+        new = [aiokafka.TopicPartition(tp.topic, tp.partition) for tp in places]
         if new:
             await self._thread.seek_to_beginning(*new)
+
+    async def _getmany(self, active_partitions: set[Any] | None, timeout: float) -> Any:
+        records = await super()._getmany(active_partitions, timeout)
+        self._owed = Counter({tp: len(of_partition) for tp, of_partition in (records or {}).items()})
+        return records
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[Any, Any]]:
+        """All records that are fetched, or else the partitions they are of are read again from what is committed."""
+        seeks, fetched = self._seeks, set[Any]()
+        self._owed = Counter()
+        async for tp, message in super().getmany(timeout):
+            fetched = fetched or set(self._owed)
+            if self._seeks == seeks:
+                yield tp, message
+                self._owed[tp] -= 1
+            if self._seeks != seeks:
+                break
+        dropped = {tp for tp, left in self._owed.items() if left > 0}
+        await self._read_again(dropped if self._seeks == seeks else dropped | fetched)
+
+    async def _read_again(self, places: set[Any]) -> None:
+        committed = {tp: self._committed_offset.get(tp) for tp in places & self._read()}
+        if not committed:
+            return
+        await self.seek_wait({tp: offset for tp, offset in committed.items() if offset})
+        await self._begin([tp for tp, offset in committed.items() if not offset])
+        for tp, offset in committed.items():
+            self._read_offset[tp] = offset
+            self._gap.pop(tp, None)
 
     async def _add_gap(self, tp: Any, offset_from: int, offset_to: int) -> None:
         """Between two records; `offset_to` is that of the latter."""
