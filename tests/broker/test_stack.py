@@ -96,7 +96,7 @@ def test_what_the_control_plane_says_is_measured_while_it_is_killed(kafka_bootst
     """Short: too short for every attack, and for figures that are within three points of the truth."""
     home, figures = tmp_path / f"stack-{uuid4().hex[:8]}", tmp_path / "stack.json"
     environment = {**os.environ, "TIDEGATE_STACK_HOME": str(home), "KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap}
-    options = ["--minutes=1.2", "--rate=200", "--attacks=6", "--labels", "--kills=1", f"--json={figures}"]
+    options = ["--minutes=0.9", "--rate=200", "--attacks=8", "--labels", "--kills=1", f"--json={figures}"]
     done = subprocess.run(
         [sys.executable, ROOT / "scripts" / "stack", *options],
         env=environment,
