@@ -68,7 +68,12 @@ def join(parts: Sequence[Traffic]) -> Traffic:
     return Traffic(parts[0].run, *(np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS))
 
 
+def id_prefix(run: int) -> str:
+    """What all event ids of a stream begin with."""
+    return f"t{run:08x}-"
+
+
 def event_ids(traffic: Traffic) -> list[str]:
     """The id of each record; duplicates carry the original's."""
-    prefix = f"t{traffic.run:08x}-"
+    prefix = id_prefix(traffic.run)
     return [f"{prefix}{number:010d}" for number in traffic.numbers.tolist()]

@@ -1,6 +1,7 @@
 """What a stream of synthetic traffic looks like: its pace, population, and share of fraud and poison."""
 
 from dataclasses import dataclass, replace
+from zlib import crc32
 
 DAY_S = 86_400
 
@@ -77,6 +78,11 @@ class TrafficSettings:
                 f"card_testing_share + account_takeover_share + merchant_collusion_share: "
                 f"{self.attack_share} must be within 0..0.5"
             )
+
+    @property
+    def run(self) -> int:
+        """What the event ids of the stream are told apart by, of 32 bits."""
+        return crc32(f"{self.seed}/{self.start_time_ms}".encode())
 
     @property
     def attack_share(self) -> float:

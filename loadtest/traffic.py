@@ -10,7 +10,6 @@ into chunks.
 
 from collections.abc import Iterator
 from itertools import count
-from zlib import crc32
 
 import numpy as np
 
@@ -61,8 +60,7 @@ def chunks(settings: TrafficSettings, chunk_events: int) -> Iterator[Traffic]:
 
 
 def _slabs(settings: TrafficSettings) -> Iterator[Traffic]:
-    run = crc32(f"{settings.seed}/{settings.start_time_ms}".encode())
-    stream = Stream(settings, populate(settings), run)
+    stream = Stream(settings, populate(settings), settings.run)
     slab_ms = min(SLAB_EVENTS / settings.events_per_second, SLAB_S_MAX) * 1_000
     pending: list[Traffic] = []
     numbered = attacks = 0

@@ -89,17 +89,15 @@ class _Consumer(aiokafka.Consumer):  # type: ignore[misc]
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[Any, Any]]:
         """All records that are fetched, or else the partitions they are of are read again from what is committed."""
-        seeks, fetched = self._seeks, set[Any]()
+        seeks = self._seeks
         self._owed = Counter()
         async for tp, message in super().getmany(timeout):
-            fetched = fetched or set(self._owed)
             if self._seeks == seeks:
                 yield tp, message
                 self._owed[tp] -= 1
             if self._seeks != seeks:
                 break
-        dropped = {tp for tp, left in self._owed.items() if left > 0}
-        await self._read_again(dropped if self._seeks == seeks else dropped | fetched)
+        await self._read_again({tp for tp, left in self._owed.items() if left or self._seeks != seeks})
 
     async def _read_again(self, places: set[Any]) -> None:
         committed = {tp: self._committed_offset.get(tp) for tp in places & self._read()}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import orjson
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaError, Producer
 
 from loadtest.columns import Bool, Int64
 from loadtest.errors import LoadTestError
@@ -95,9 +95,9 @@ class Labels:
             raise LoadTestError(f"{self._topic}: not every label was taken within {FLUSH_TIMEOUT_S:g} s")
         self._check()
 
-    def _note(self, error: KafkaException | None, _: object) -> None:
+    def _note(self, error: KafkaError | None, _: object) -> None:
         if error is not None:
-            self._failed = str(error)
+            self._failed = error.str()
 
     def _check(self) -> None:
         if self._failed is not None:

@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
-from zlib import crc32
 
 import msgspec
 
 from loadtest.attacks import KINDS
+from loadtest.columns import ATTACK_KINDS, id_prefix
 from loadtest.driver import Driver, Load
 from loadtest.errors import LoadTestError
 from loadtest.plan import steady
@@ -91,10 +91,8 @@ def traffic_of(asked: Asked, start_time_ms: int) -> TrafficSettings:
     demo = TrafficSettings()
     size = asked.events_per_second / demo.events_per_second
     shares = {
-        ("card_testing_share", "account_takeover_share", "merchant_collusion_share")[at]: asked.attacks_per_minute
-        * kind.mean_events
-        / (60 * asked.events_per_second)
-        for at, kind in enumerate(KINDS)
+        f"{ATTACK_KINDS[kind.code]}_share": asked.attacks_per_minute * kind.mean_events / (60 * asked.events_per_second)
+        for kind in KINDS
     }
     return replace(
         demo,
@@ -117,7 +115,7 @@ def measure(asked: Asked, target: Target, turn: Callable[[], object], say: Calla
     LoadTestError where it cannot be measured; what `turn` raises ends it.
     """
     traffic = traffic_of(asked, time.time_ns() // 1_000_000)
-    ids = f"t{crc32(f'{traffic.seed}/{traffic.start_time_ms}'.encode()):08x}-"
+    ids = id_prefix(traffic.run)
     known, plane = Known(ids), Plane(target.control)
     labels = Labels(target.bootstrap, target.topics["labels"], ids, asked.seed) if asked.labels else None
     plan = steady(asked.events_per_second, asked.minutes * 60)

@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from zlib import crc32
 
 import numpy as np
 
-from loadtest.columns import Int64
+from loadtest.columns import Int64, id_prefix
 from loadtest.driver import Driver, Load, Progress
 from loadtest.measure import Tally
 from loadtest.plan import Plan
@@ -55,7 +54,7 @@ def run(asked: Asked, target: Target, say: Say) -> Outcome:
     """Drives the profile's plan against what is ready at `target`; LoadTestError where it could not be measured."""
     profile, plan = asked.profile, asked.profile.planned()
     traffic = profile.settings(asked.seed, time.time_ns() // 1_000_000)
-    tally = Tally(lambda key: key, f"t{crc32(f'{traffic.seed}/{traffic.start_time_ms}'.encode()):08x}-")
+    tally = Tally(lambda key: key, id_prefix(traffic.run))
     client = {"bootstrap.servers": target.bootstrap}
     reading = {
         **client,
