@@ -218,7 +218,8 @@ def _start(connection: socket.socket) -> "subprocess.Popen[bytes]":
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         pass_fds=(descriptor,),
-        process_group=0,  # Ctrl-C is for the worker
+        # Ctrl-C is for the worker; and a session is what `shadow_child` needs to get out of the way.
+        start_new_session=True,
     )
 
 

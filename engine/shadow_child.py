@@ -1,5 +1,6 @@
 """The process of a challenger: gets out of the champion's way before it does anything else."""
 
+import ctypes
 import os
 import resource
 import signal
@@ -15,12 +16,13 @@ NICE = 19
 # Address space, libraries included.
 MEMORY_BYTES_MAX = 4 * 1024 * 1024 * 1024
 OOM_FIRST = "1000"
+PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
     """Works for whoever has the other end of the socket, whose descriptor is the argument."""
-    end_with_parent()
-    os.nice(NICE)
+    _end_with_worker()
+    _yield_processor()
     limit(resource.RLIMIT_AS, MEMORY_BYTES_MAX, MEMORY_BYTES_MAX)
     # Where memory runs out, this process goes, and not the one with the champion; other systems have no such file.
     with suppress(OSError):
@@ -33,6 +35,27 @@ def main() -> None:
     from engine.shadow_wire import Channel
 
     work(Channel(socket.socket(fileno=int(sys.argv[1]))))
+
+
+def _end_with_worker() -> None:
+    """However that ends. Linux kills us with the thread that started us, which lives as long as it needs us.
+
+    That also ends a process that is stopped, which does not read that its standard input has ended.
+    """
+    end_with_parent()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _yield_processor() -> None:
+    """To whatever else runs on the machine.
+
+    Where Linux groups processes by session (sched(7), autogroup), a nice value counts only within one, and those of
+    other sessions, a broker say, would be kept waiting for ours: so our session, which is ours alone, has one as well.
+    """
+    os.nice(NICE)
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(NICE))
 
 
 if __name__ == "__main__":

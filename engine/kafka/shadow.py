@@ -14,6 +14,8 @@ from engine.kafka.client import KAFKA, producer_settings
 
 _log = logging.getLogger("tidegate.shadow")
 
+# Nobody waits for them, and each produce request takes the broker's time, which the champion needs.
+LINGER_MS = 100
 # What the broker has not taken by then is given up.
 DELIVERY_MS = 10_000
 CLOSE_S = 2.0
@@ -25,7 +27,7 @@ class ShadowTopic:
 
     def __init__(self, config: Config) -> None:
         """KafkaException where the settings are refused."""
-        settings = {**producer_settings(config), "message.timeout.ms": DELIVERY_MS}
+        settings = {**producer_settings(config), "linger.ms": LINGER_MS, "message.timeout.ms": DELIVERY_MS}
         self._topic = config.kafka.topics.shadow_decisions
         self._producer = KAFKA.producer(settings)
         self._undelivered = 0

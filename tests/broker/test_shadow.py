@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from engine.process import WorkerProcess
+from engine.shadow_child import NICE
 from models.assignment import promoted
 from tests.broker.application import GIVE_UP_S, Application
 from tests.broker.outcome import judged
@@ -88,6 +89,17 @@ def test_a_challenger_scores_the_same_events_to_the_bit(application: Application
     assert all(without_role(decision) == by_id[decision["decision_id"]] for decision in challenger)
     # It gets what time the others leave, which may not be enough for all.
     assert len(challenger) == samples[events(2, "scored")] > EVENTS / 4
+
+
+def test_a_challenger_steps_back_behind_everybody_on_the_machine(application: Application) -> None:
+    with application.worker(models__challengers=["fraud/2"], **STORE) as worker:
+        wait_for(worker, up(2), 1)
+        process = process_of(worker)
+        assert os.getpriority(os.PRIO_PROCESS, process) == NICE
+        # Where processes are grouped by session, a nice value counts only within one.
+        assert os.getsid(process) == process
+        autogroup = Path(f"/proc/{process}/autogroup")
+        assert not autogroup.exists() or autogroup.read_text().split()[-1] == str(NICE)
 
 
 def test_a_challenger_that_sleeps_is_ended_and_nobody_waits_for_it(application: Application) -> None:
