@@ -55,6 +55,11 @@ class Outputs:
     canary: str = ""
     samples: list[Message] = field(default_factory=list)
 
+    @property
+    def messages(self) -> int:
+        """How many records it is."""
+        return len(self.decisions) + len(self.alerts) + len(self.samples) + len(self.dead_letters)
+
 
 class Encoder:
     """Renders decisions and alerts of one model, policy and feature set."""

@@ -1,11 +1,13 @@
 """The output side: how outputs and input offsets become final, which is done in one of two ways.
 
 At least once: produce; once the broker has acknowledged everything, commit the offsets. A crash in between makes the
-same decisions again, with the same `decision_id`. Nothing waits for either: what is decided meanwhile is of the next
-commit, which begins when this one has ended.
+same decisions again, with the same `decision_id`. Nothing waits for either: what is decided until everything is
+acknowledged is held back, so that nothing is queued of which it would have to be told apart.
 
-queued      outputs 1, progress 1 | outputs 2 ....................................... progress 2 | outputs 3 ...
-heard                             | .. all of 1 acknowledged: its offsets sent .. answered       |
+queued      outputs 1, progress 1 |                            | outputs 2 ............... progress 2 |
+held back                         | the first of outputs 2     |                                      | ...
+heard                             | .. all of 1 acknowledged   |
+offsets                                                        | of 1 sent .. answered
 
 Exactly once is in engine.kafka.transaction.
 """
@@ -23,7 +25,7 @@ from engine.crashpoints import reached
 from engine.emit import Outputs
 from engine.kafka.client import KAFKA, Clients, producer_settings, refused_settings
 from engine.kafka.lease import Lease
-from engine.kafka.outbox import Outbox, Receipts
+from engine.kafka.outbox import Held, Outbox
 from engine.kafka.transaction import ExactlyOnce
 from engine.progress import Progress
 
@@ -58,10 +60,9 @@ class Delivery(Protocol):
 
 @dataclass(slots=True)
 class _Commit:
-    """One that is under way; `asked`: its offsets, too."""
+    """One that is under way; `asked`: everything is acknowledged, and the offsets are sent."""
 
     vector: dict[int, int]
-    receipts: Receipts
     asked: bool = False
 
 
@@ -75,6 +76,7 @@ class AtLeastOnce(Closing):
         self._outbox: Outbox | None = None
         self._tenure = 0
         self._commit: _Commit | None = None
+        self._held = Held()
 
     def open(self, tenure: int) -> None:
         """A new producer, with nothing queued; raises as `Lease.prove`, ConfigError where settings are refused."""
@@ -82,14 +84,25 @@ class AtLeastOnce(Closing):
         self._lease.prove(tenure)
         self._tenure = tenure
         try:
-            producer = self._clients.producer({**producer_settings(self._config), "delivery.report.only.error": False})
+            producer = self._clients.producer(producer_settings(self._config))
         except KafkaException as error:
             raise refused_settings(error) from error
         self._outbox = Outbox(self._config, producer, lambda: self._lease.check(tenure))
 
     def produce(self, outputs: Outputs) -> None:
-        """Queues everything a micro-batch puts out; waits while the queue is full."""
-        self._opened().put(outputs)
+        """Queues everything a micro-batch puts out, or holds it back while a commit waits for what came before.
+
+        Waits while the queue is full, or too much is held; raises as `settled`.
+        """
+        if self._waits_for_outputs() and not self._held.has_room(outputs):
+            self.settle()
+        if self._waits_for_outputs():
+            self._held.add(outputs)
+        else:
+            self._opened().put(outputs)
+
+    def _waits_for_outputs(self) -> bool:
+        return self._commit is not None and not self._commit.asked
 
     def _opened(self) -> Outbox:
         assert self._outbox is not None, "not opened"
@@ -98,9 +111,8 @@ class AtLeastOnce(Closing):
     def begin_commit(self, progress: Progress) -> None:
         """Queues the progress record, after which what is produced is another commit's."""
         assert self._commit is None, "a commit is under way"
-        outbox = self._opened()
-        outbox.put_progress(progress)
-        self._commit = _Commit(progress.vector, outbox.cut())
+        self._opened().put_progress(progress)
+        self._commit = _Commit(progress.vector)
 
     def settled(self) -> bool:
         """Takes the next step, if it can be taken. Whatever it raises, the offsets may be committed or not.
@@ -110,25 +122,33 @@ class AtLeastOnce(Closing):
         commit = self._commit
         if commit is None:
             return True
-        self._opened().serve()
-        if not commit.asked and not commit.receipts.missing:
-            reached("commit")
-            self._lease.begin_commit(commit.vector, self._tenure)
-            commit.asked = True
+        if commit.asked:
+            self._opened().serve()
+        elif self._opened().acknowledged():
+            self._ask(commit)
         if not commit.asked or not self._lease.has_committed(commit.vector, self._tenure):
             return False
         self._note_committed()
         return True
+
+    def _ask(self, commit: _Commit) -> None:
+        """Sends the offsets, and queues what was held back."""
+        reached("commit")
+        self._lease.begin_commit(commit.vector, self._tenure)
+        commit.asked = True
+        for outputs in self._held.take():
+            self._opened().put(outputs)
 
     def settle(self) -> None:
         """Waits until the broker has everything, then for the answer to the offsets; raises as `settled`."""
         commit = self._commit
         if commit is None:
             return
-        self._opened().flush()
-        if not self.settled():
-            self._lease.await_commit(commit.vector, self._tenure)
-            self._note_committed()
+        if not commit.asked:
+            self._opened().flush()
+            self._ask(commit)
+        self._lease.await_commit(commit.vector, self._tenure)
+        self._note_committed()
 
     def _note_committed(self) -> None:
         reached("committed")
@@ -139,6 +159,7 @@ class AtLeastOnce(Closing):
         if self._outbox is not None:
             self._outbox.close()
         self._outbox = self._commit = None
+        self._held.take()
 
 
 def delivery_of(config: Config, lease: Lease, clients: Clients = KAFKA, background: Executor | None = None) -> Delivery:

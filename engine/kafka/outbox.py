@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
@@ -21,6 +21,7 @@ _log = logging.getLogger("tidegate.kafka")
 # Larger letters are cut: their topic, as `topics apply` makes it, takes 4 MiB with the headers.
 LETTER_BYTES_MAX = 4 * 1024 * 1024 - 16 * 1024
 QUEUE_BYTES_MAX = 256 * 1024 * 1024
+HELD_MESSAGES_MAX = QUEUE_MESSAGES_MAX
 POLL_S = 0.1
 
 # The broker will refuse these again, however often they are sent.
@@ -54,21 +55,24 @@ class Failure:
 
 
 @dataclass(slots=True)
-class Receipts:
-    """What is heard of the messages of one commit.
+class Held:
+    """Outputs that wait for a commit before they are queued, in their order."""
 
-    `missing`: how many were queued and are not acknowledged, of a producer that reports what went well.
-    """
+    outputs: list[Outputs] = field(default_factory=list)
+    messages: int = 0
 
-    failure: Failure
-    missing: int = 0
+    def has_room(self, outputs: Outputs) -> bool:
+        """Whether these may wait, too."""
+        return self.messages + outputs.messages <= HELD_MESSAGES_MAX
 
-    def on_delivery(self, error: KafkaError | None, message: Delivered) -> None:
-        """Called for each message, so as short as can be."""
-        if error is None:
-            self.missing -= 1
-        else:
-            self.failure.note(error, message)
+    def add(self, outputs: Outputs) -> None:
+        self.outputs.append(outputs)
+        self.messages += outputs.messages
+
+    def take(self) -> list[Outputs]:
+        """All of them, which then wait no longer."""
+        outputs, self.outputs, self.messages = self.outputs, [], 0
+        return outputs
 
 
 class Outbox:
@@ -79,7 +83,6 @@ class Outbox:
         self._producer = producer
         self._waiting = waiting
         self._failure = Failure()
-        self._receipts = Receipts(self._failure)
 
     def put(self, outputs: Outputs) -> None:
         """Queues everything a micro-batch puts out; waits while the queue is full. Raises as `_serve`."""
@@ -103,16 +106,23 @@ class Outbox:
         key = progress.application_id.encode()
         self._send_one(self._topics.progress, encode_progress(progress), key=key, partition=0)
 
-    def cut(self) -> Receipts:
-        """The receipts of all that was queued since the last cut. What comes is the next commit's."""
-        receipts, self._receipts = self._receipts, Receipts(self._failure)
-        return receipts
-
     def flush(self, waiting: Callable[[], object] | None = None) -> None:
         """Returns once all is acknowledged; raises as `_serve`. `waiting` instead of the outbox's own, on a thread."""
         reached("flush_outputs")
         while self._serve(self._producer.flush):
             (waiting or self._waiting)()
+        self._check()
+
+    def acknowledged(self) -> bool:
+        """Whether all is; does not wait. Raises as `_serve`."""
+        self.serve()
+        # What failed is counted until it was heard of.
+        if len(self._producer):
+            return False
+        self._check()
+        return True
+
+    def _check(self) -> None:
         if self._failure.error is not None:
             raise _failure(self._failure.topic, self._failure.error)
 
@@ -151,9 +161,8 @@ class Outbox:
             return
         self._make_room(len(messages), sum(len(message["value"]) for message in messages) // len(messages))
         left: list[Any] = list(messages)
-        self._receipts.missing += len(messages)
         # A full queue takes part of the batch and raises nothing; the count is the only word that says so.
-        while self._producer.produce_batch(topic, left, on_delivery=self._receipts.on_delivery) < len(left):
+        while self._producer.produce_batch(topic, left, on_delivery=self._failure.note) < len(left):
             left = [message for message in left if "_error" in message]
             for message in left:
                 error = message.pop("_error")
@@ -163,10 +172,9 @@ class Outbox:
             self._wait()
 
     def _send_one(self, topic: str, value: bytes | None, **details: Any) -> None:
-        self._receipts.missing += 1
         while True:
             try:
-                self._producer.produce(topic, value=value, on_delivery=self._receipts.on_delivery, **details)
+                self._producer.produce(topic, value=value, on_delivery=self._failure.note, **details)
             except BufferError:
                 self._wait()
             except KafkaException as error:

@@ -47,7 +47,7 @@ from engine.kafka.client import (
 )
 from engine.kafka.connection import Connection
 from engine.kafka.lease import Lease
-from engine.kafka.outbox import Outbox
+from engine.kafka.outbox import Held, Outbox
 from engine.progress import Progress
 
 _log = logging.getLogger("tidegate.kafka")
@@ -109,8 +109,7 @@ class ExactlyOnce(Closing):
         self._kept: list[Outputs] = []
         self._kept_messages = 0
         # Of the next transaction, which can begin once the one under way has ended.
-        self._held: list[Outputs] = []
-        self._held_messages = 0
+        self._held = Held()
         self._connection = Connection()
 
     def open(self, tenure: int) -> None:
@@ -153,17 +152,16 @@ class ExactlyOnce(Closing):
 
         Waits while the queue is full, or too much is held.
         """
-        if self._commit is not None and self._held_messages + _messages(outputs) > KEPT_MESSAGES_MAX:
+        if self._commit is not None and not self._held.has_room(outputs):
             self.settle()
         if self._commit is None:
             self._put(outputs)
         else:
-            self._held.append(outputs)
-            self._held_messages += _messages(outputs)
+            self._held.add(outputs)
 
     def _put(self, outputs: Outputs) -> None:
         self._opened().put(outputs)
-        self._kept_messages += _messages(outputs)
+        self._kept_messages += outputs.messages
         if self._kept_messages <= KEPT_MESSAGES_MAX:
             self._kept.append(outputs)
         else:
@@ -205,7 +203,7 @@ class ExactlyOnce(Closing):
                 self._write_anew(self._opened())
                 self._commit = self._attempt(commit.progress, commit.left - 1)
                 continue
-            held = self._held
+            held = self._held.take()
             self._forget()
             reached("committed")
             for outputs in held:
@@ -243,7 +241,7 @@ class ExactlyOnce(Closing):
         """What was written is final, or of another producer; what was held is the caller's."""
         self._commit, self._begun = None, False
         self._kept, self._kept_messages = [], 0
-        self._held, self._held_messages = [], 0
+        self._held.take()
 
     def close(self) -> None:
         """Drops what was not committed. The transaction stays open, for whoever opens the next one.
@@ -293,7 +291,3 @@ def _again(call: Callable[[float], object], waiting: Callable[[], object]) -> No
 
 def _nobody_asks() -> None:
     """What waits on a thread is not told to end: its time is limited."""
-
-
-def _messages(outputs: Outputs) -> int:
-    return len(outputs.decisions) + len(outputs.alerts) + len(outputs.samples) + len(outputs.dead_letters)

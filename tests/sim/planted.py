@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import KafkaException
 
 import engine.active
 import engine.follow
@@ -20,7 +20,7 @@ from engine.follow import Follower
 from engine.kafka.deliver import AtLeastOnce
 from engine.kafka.journal import Journal
 from engine.kafka.lease import Lease
-from engine.kafka.outbox import Outbox, Receipts
+from engine.kafka.outbox import Failure, Outbox
 from engine.kafka.transaction import ExactlyOnce, _again
 from engine.progress import Progress
 from engine.reporter import Reporter
@@ -123,13 +123,18 @@ def outputs_not_written_anew(patch: Patch) -> None:
 
 def held_outputs_lost(patch: Patch) -> None:
     """What is decided while a commit is under way is forgotten with what that commit was about."""
-    settled = ExactlyOnce.settled
+    for delivery in (ExactlyOnce, AtLeastOnce):
+        forget_held(patch, delivery)
 
-    def forgetful(delivery: ExactlyOnce) -> bool:
-        delivery._held.clear()
-        return settled(delivery)
 
-    patch.setattr(ExactlyOnce, "settled", forgetful)
+def forget_held(patch: Patch, delivery: Any) -> None:
+    settled = delivery.settled
+
+    def forgetful(delivery: Any) -> bool:
+        delivery._held.take()
+        return bool(settled(delivery))
+
+    patch.setattr(delivery, "settled", forgetful)
 
 
 def nothing_held_back(patch: Patch) -> None:
@@ -179,14 +184,7 @@ def unconfirmed_taken(patch: Patch) -> None:
 
 def offsets_before_outputs(patch: Patch) -> None:
     """At least once, offsets are committed while outputs are under way."""
-
-    def begin_commit(delivery: AtLeastOnce, progress: Progress) -> None:
-        begin(delivery, progress)
-        assert delivery._commit is not None
-        delivery._commit.receipts.missing = 0
-
-    begin = AtLeastOnce.begin_commit
-    patch.setattr(AtLeastOnce, "begin_commit", begin_commit)
+    patch.setattr(Outbox, "acknowledged", lambda outbox: True)
 
 
 def part_of_a_batch_lost(patch: Patch) -> None:
@@ -194,7 +192,7 @@ def part_of_a_batch_lost(patch: Patch) -> None:
 
     def send(outbox: Outbox, topic: str, messages: list[Any]) -> None:
         taken = messages[: max(1, len(messages) - 1)]
-        outbox._producer.produce_batch(topic, taken, on_delivery=outbox._receipts.on_delivery)
+        outbox._producer.produce_batch(topic, taken, on_delivery=outbox._failure.note)
 
     patch.setattr(Outbox, "_send", send)
 
@@ -261,11 +259,7 @@ def committed_read_before_settling(patch: Patch) -> None:
 
 def acknowledgements_ignored(patch: Patch) -> None:
     """Whether messages were delivered is not asked."""
-
-    def well(receipts: Receipts, _error: KafkaError | None, _message: Message) -> None:
-        receipts.missing -= 1
-
-    patch.setattr(Receipts, "on_delivery", well)
+    patch.setattr(Failure, "note", lambda failure, error, message: None)
 
 
 def progress_offset_too_late(patch: Patch) -> None:
@@ -353,6 +347,7 @@ AT_LEAST_ONCE = (
     Planted(rewind_skipped),
     Planted(offset_one_too_large),
     Planted(offsets_before_outputs),
+    Planted(held_outputs_lost),
     Planted(unconfirmed_taken),
     Planted(acknowledgements_ignored, {"failed produce": 0.05}),
 )
