@@ -1,7 +1,7 @@
 """A worker in a process of its own: started from a configuration, awaited, asked for its numbers, stopped.
 
-start ----> wait_ready ----> samples, check ... ----> stop (SIGTERM: drains)
-  |             |                                 \\-> kill (SIGKILL: as a crash would)
+start ----> wait_ready ----> wait_active ----> samples, check ... ----> stop (SIGTERM: drains)
+  |             |                 |                                 \\-> kill (SIGKILL: as a crash would)
   +-- died: every method but `kill` raises what the worker said last, as the error it ended with
 """
 
@@ -24,6 +24,7 @@ from engine.observe.server import LISTENING
 HOST = "127.0.0.1"
 # The system chooses the port: one that was chosen here might be anybody's by the time that the worker wants it.
 LISTEN = f"{HOST}:0"
+ACTIVE = 'tidegate_worker_role{role="active"}'
 READY_POLL_S = 0.05
 # The first start on a machine compiles the kernels.
 READY_DEADLINE_S = 300.0
@@ -70,6 +71,16 @@ class WorkerProcess:
                 return
             if time.monotonic() > give_up_at:
                 raise FatalError(f"the worker was not ready after {deadline_s:g} s: {self._last_words()}")
+
+    def wait_active(self, stop: threading.Event, deadline_s: float = READY_DEADLINE_S) -> None:
+        """Returns once the worker decides, which is after it is ready; otherwise as `wait_ready`."""
+        self.wait_ready(stop, deadline_s)
+        give_up_at = time.monotonic() + deadline_s
+        while not stop.wait(READY_POLL_S):
+            if self.samples()[ACTIVE] == 1:
+                return
+            if time.monotonic() > give_up_at:
+                raise FatalError(f"the worker did not decide after {deadline_s:g} s: {self._last_words()}")
 
     def ready(self) -> bool:
         """What it says of itself."""

@@ -39,8 +39,8 @@ UNRULY = TrafficSettings(duplicate_share=0.001, poison_share=0.001, late_share=0
 class Worker(Protocol):
     """The engine's process, as far as the demo needs it. Every method raises where the worker has ended badly."""
 
-    def wait_ready(self, stop: threading.Event) -> None:
-        """Returns once events can be sent, or `stop` is set."""
+    def wait_active(self, stop: threading.Event) -> None:
+        """Returns once events are decided as they come, or `stop` is set."""
 
     def check(self) -> None:
         """Raises if it has ended."""
@@ -98,7 +98,7 @@ def run_demo(
         closing(Reader(target.client, target.decisions, target.alerts, target.dead_letters, tally)) as reader,
     ):
         console.print("starting the engine; the first start compiles its kernels", style="dim")
-        worker.wait_ready(stop)
+        worker.wait_active(stop)
         if stop.is_set():
             return None
         driver.begin()

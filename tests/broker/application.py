@@ -105,9 +105,7 @@ class Application:
         """A running worker, ready for events; by default one that has the lease."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE")}
         with WorkerProcess(self.config_text(**settings), self.folder, self.bootstrap, environment) as worker:
-            worker.wait_ready(threading.Event())
-            if active:
-                wait_active(worker)
+            (worker.wait_active if active else worker.wait_ready)(threading.Event())
             yield worker
 
     def produce(
@@ -253,11 +251,6 @@ class Application:
                 "isolation.level": "read_uncommitted",
             }
         )
-
-
-def wait_active(worker: WorkerProcess) -> None:
-    """Returns once a worker that is ready holds the lease."""
-    wait_for(worker, "the lease", lambda samples: samples['tidegate_worker_role{role="active"}'] == 1)
 
 
 def wait_for(worker: WorkerProcess, what: str, holds: Callable[[dict[str, float]], bool]) -> None:

@@ -24,7 +24,7 @@ from confluent_kafka import Producer
 from engine.crashpoints import EXIT_CODE, POINTS, TAKE_OVER, VARIABLE
 from engine.kafka.client import transaction_settings
 from engine.process import WorkerProcess
-from tests.broker.application import GIVE_UP_S, Application, new_application, wait_active
+from tests.broker.application import GIVE_UP_S, Application, new_application
 from tests.broker.outcome import judged
 from tests.broker.test_worker import crash_traffic
 from tests.conftest import TopicFactory, own_topics
@@ -85,8 +85,7 @@ def _run(bootstrap: str, folder: Path, topics: TopicFactory, point: str, hit: in
 def _dies_as_owner(application: Application, other: Application, point: str, hit: int) -> Application:
     """Whose state is the last one."""
     with _dying(application, point, hit) as dying:
-        dying.wait_ready(threading.Event())
-        wait_active(dying)
+        dying.wait_active(threading.Event())
         # The standby is there before anything can happen.
         with other.worker(active=False, **OFTEN) as standby:
             _feed_until_dead(application, dying, *crash_traffic(hit, EVENTS))
@@ -117,7 +116,7 @@ def _dies_on_the_way(application: Application, other: Application, point: str, h
             application.wait_committed(first)
             first.stop()
             if hit > 1:
-                wait_active(dying)
+                dying.wait_active(threading.Event())
                 _fence(application)
         application.produce(*meanwhile)
         dying.wait_dead(GIVE_UP_S)

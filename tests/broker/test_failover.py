@@ -5,6 +5,7 @@ Figures are printed (`pytest -s`); what is asserted of them is far from what is 
 
 import itertools
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,7 +22,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions
 from engine.errors import FatalError, FencedError
 from engine.kafka.client import SESSION_MS
 from engine.process import WorkerProcess
-from tests.broker.application import Application, new_application, wait_active, wait_for
+from tests.broker.application import Application, new_application, wait_for
 from tests.broker.outcome import judged
 from tests.broker.test_worker import crash_traffic
 from tests.conftest import TopicFactory
@@ -182,7 +183,7 @@ def test_a_zombie_writes_nothing_and_may_lead_again(make: Callable[[int], Applic
         assert not sent.done(), "it was no longer under load"
         if stepped_back:
             other.stop()
-            wait_active(zombie)
+            zombie.wait_active(threading.Event())
         last, folder = (zombie, application) if stepped_back else (other, second)
         sent.result()
         application.wait_committed(last)
@@ -232,7 +233,7 @@ def test_a_worker_without_state_catches_up_beside_an_active_one(make: Callable[[
             sent.result()
             application.wait_committed(active)
             active.stop()
-            wait_active(standby)
+            standby.wait_active(threading.Event())
             assert DECIDED not in standby.samples()
             standby.stop()
     decided, problems = judged(application, second.header().vector)

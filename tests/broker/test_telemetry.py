@@ -12,7 +12,7 @@ from engine.crashpoints import EXIT_CODE
 from engine.errors import FatalError
 from engine.process import WorkerProcess
 from engine.telemetry import Sample, Telemetry, decode_sample, decode_telemetry
-from tests.broker.application import Application, new_application, wait_active, wait_for
+from tests.broker.application import Application, new_application, wait_for
 from tests.broker.rollout import send
 from tests.conftest import TopicFactory
 
@@ -112,8 +112,7 @@ def test_samples_of_a_transaction_that_never_ended_are_never_seen(application: A
     text = application.config_text(kafka__commit_interval_ms=500, **SETTINGS)
     crashing = environment | {"TIDEGATE_CRASH_AT": "commit:3"}
     with WorkerProcess(text, application.folder, application.bootstrap, crashing) as worker:
-        worker.wait_ready(threading.Event())
-        wait_active(worker)
+        worker.wait_active(threading.Event())
         send(application, EVENTS, events_per_s=600)
         with pytest.raises(FatalError, match=f"exit code {EXIT_CODE}"):
             wait_for(worker, "its end", lambda samples: False)

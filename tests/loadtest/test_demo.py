@@ -15,7 +15,6 @@ from engine.errors import ConfigError, FatalError
 from engine.kafka.embedded import EmbeddedBroker
 from engine.process import WorkerProcess
 from engine.sandbox import sandbox
-from tests.broker.application import wait_active
 
 DEADLINE_S = 120.0
 NEVER = threading.Event()
@@ -56,8 +55,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 def test_a_worker_lives_from_ready_to_stop(tmp_path: Path, bootstrap: str) -> None:
     with WorkerProcess(default_profile(), tmp_path, bootstrap, environment(tmp_path)) as worker:
-        worker.wait_ready(NEVER)
-        wait_active(worker)
+        worker.wait_active(NEVER)
         worker.stop()
         with pytest.raises(FatalError, match="exit code 0"):
             worker.check()
