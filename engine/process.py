@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +28,8 @@ ACTIVE = 'tidegate_worker_role{role="active"}'
 READY_POLL_S = 0.05
 # The first start on a machine compiles the kernels.
 READY_DEADLINE_S = 300.0
+# From ready to the lease.
+ACTIVE_DEADLINE_S = 120.0
 STOP_DEADLINE_S = 60.0
 ANSWER_TIMEOUT_S = 5.0
 
@@ -64,23 +66,21 @@ class WorkerProcess:
 
     def wait_ready(self, stop: threading.Event, deadline_s: float = READY_DEADLINE_S) -> None:
         """Returns once the worker decides or follows, or `stop` is set; FatalError after `deadline_s`."""
+        self._wait(self.ready, "was not ready", stop, deadline_s)
+
+    def wait_active(self, stop: threading.Event) -> None:
+        """Returns once the worker is ready and has the lease, so that it decides, or `stop` is set."""
+        self.wait_ready(stop)
+        self._wait(lambda: self.samples()[ACTIVE] == 1, "did not decide", stop, ACTIVE_DEADLINE_S)
+
+    def _wait(self, holds: Callable[[], bool], lacking: str, stop: threading.Event, deadline_s: float) -> None:
         give_up_at = time.monotonic() + deadline_s
         while not stop.wait(READY_POLL_S):
             self.check()
-            if self.ready():
+            if holds():
                 return
             if time.monotonic() > give_up_at:
-                raise FatalError(f"the worker was not ready after {deadline_s:g} s: {self._last_words()}")
-
-    def wait_active(self, stop: threading.Event, deadline_s: float = READY_DEADLINE_S) -> None:
-        """Returns once the worker decides, which is after it is ready; otherwise as `wait_ready`."""
-        self.wait_ready(stop, deadline_s)
-        give_up_at = time.monotonic() + deadline_s
-        while not stop.wait(READY_POLL_S):
-            if self.samples()[ACTIVE] == 1:
-                return
-            if time.monotonic() > give_up_at:
-                raise FatalError(f"the worker did not decide after {deadline_s:g} s: {self._last_words()}")
+                raise FatalError(f"the worker {lacking} after {deadline_s:g} s: {self._last_words()}")
 
     def ready(self) -> bool:
         """What it says of itself."""
