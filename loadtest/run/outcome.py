@@ -5,6 +5,7 @@ import platform
 from collections.abc import Sequence
 from importlib.metadata import version
 from itertools import pairwise
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -21,6 +22,7 @@ PACKAGES = ("tidegate", "confluent-kafka", "onnxruntime", "numpy", "numba", "roc
 # Where the curve of percentiles is drawn: dense towards the end, as latencies are told by their nines.
 CURVE = (0, 25, 50, 75, 90, 95, 99, 99.5, 99.9, 99.95, 99.99, 100)
 MS_PER_S = 1_000
+AUTOGROUP = Path("/proc/sys/kernel/sched_autogroup_enabled")
 
 
 class Attack(msgspec.Struct, frozen=True):
@@ -164,7 +166,16 @@ def machine() -> dict[str, str]:
         "cores": str(os.cpu_count()),
         "python": platform.python_version(),
         "load_average": " ".join(f"{load:.2f}" for load in os.getloadavg()),
+        "autogroup": autogroup(),
     }
+
+
+def autogroup() -> str:
+    """Whether Linux shares processors among sessions instead of among threads: sched(7). It makes tails longer."""
+    try:
+        return "on" if AUTOGROUP.read_text("utf-8").strip() == "1" else "off"
+    except FileNotFoundError:
+        return "none"
 
 
 def versions() -> dict[str, str]:
