@@ -77,6 +77,8 @@ class Loop:
         self.tenure = tenure
         # Commits of ours, and of nobody else, are from here on up to the newest of ours.
         self._progress_offset = stage.journal.position
+        # What comes there now is of our own writing.
+        stage.journal.stop()
         self._uncommitted = Uncommitted()
         # What was asked for last, as long as it is not answered.
         self._pending: Uncommitted | None = None

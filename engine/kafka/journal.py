@@ -27,6 +27,10 @@ class Journal(Closing):
         """Reads on from here; from the first record there is where those before are gone."""
         self._tail.start(offset)
 
+    def stop(self) -> None:
+        """Reads nothing more until `start`; `position` stays, and `end` is answered at once."""
+        self._tail.stop()
+
     def end(self) -> int:
         """The offset of the next record to be committed; raises as `bounds`."""
         return self.bounds()[1]

@@ -23,6 +23,7 @@ class Tail(Closing):
         self.topic = topic
         self.position = 0
         self._end_seen = -1
+        self._reading = False
         self._settings = settings
         self._clients = clients
         try:
@@ -32,8 +33,13 @@ class Tail(Closing):
 
     def start(self, offset: int) -> None:
         """Reads on from here; from the first record there is where those before are gone."""
-        self.position, self._end_seen = offset, -1
+        self.position, self._end_seen, self._reading = offset, -1, True
         self._consumer.assign([TopicPartition(self.topic, PARTITION, offset)])
+
+    def stop(self) -> None:
+        """Reads nothing more until `start`; `bounds` is answered at once then, and not behind a fetch."""
+        self._reading = False
+        self._consumer.unassign()
 
     def bounds(self) -> tuple[int, int]:
         """The first offset that is still there, and that of the next record to be committed.
@@ -56,7 +62,8 @@ class Tail(Closing):
         """
         self._consumer.close()
         self._consumer = self._clients.consumer(self._settings)
-        self.start(self.position)
+        if self._reading:
+            self.start(self.position)
 
     def poll(self, timeout_s: float) -> list[Message]:
         """What has been committed meanwhile; waits for something for so long at most."""

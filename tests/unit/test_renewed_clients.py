@@ -40,6 +40,9 @@ class Consumer:
     def assign(self, places: list[Any]) -> None:
         self.assigned = places
 
+    def unassign(self) -> None:
+        self.assigned = []
+
     def close(self) -> None:
         self.closed = True
 
@@ -88,3 +91,17 @@ def test_a_tail_reads_on_where_it_was_with_another_client(unknown: KafkaError | 
     assert tail.bounds() == (0, 7)
     assert [client.closed for client in clients.made] == [True, False]
     assert [place.offset for place in clients.made[1].assigned] == [4]
+
+
+def test_a_tail_that_was_stopped_is_asked_for_its_end_alone() -> None:
+    clients = Clients()
+    tail = Tail(TOPIC, {}, clients)  # type: ignore[arg-type]
+    tail.start(4)
+    tail.stop()
+    assert (clients.made[0].assigned, tail.position, tail.bounds()) == ([], 4, (0, 7))
+    clients.made[0].lost = True
+    with pytest.raises(RetriableError):
+        tail.bounds()
+    assert (clients.made[1].assigned, tail.position) == ([], 4)
+    tail.start(5)
+    assert [place.offset for place in clients.made[1].assigned] == [5]
