@@ -15,8 +15,9 @@ from engine.errors import FatalError, MissingTopicError
 from engine.kafka.tail import Tail
 from engine.worker import MISSING_S
 from tests.provenance import commit
-from tests.sim.planted import AT_LEAST_ONCE, EXACTLY_ONCE, Planted, progress_end_after_commit
+from tests.sim.planted import AT_LEAST_ONCE, EXACTLY_ONCE, Planted, abort_asked_twice, progress_end_after_commit
 from tests.sim.run import RATES, Outcome, Simulation
+from tests.sim.session import CONCURRENT_RETRY_S
 
 FEW, MANY, SHARES = 10, 200, 10
 REPEATED = (0, 7)
@@ -101,6 +102,38 @@ def test_what_is_looked_up_after_a_commit_may_be_a_successors(monkeypatch: pytes
     assert any("records are missing" in problem for problem in problems_of_standing_still())
 
 
+def late_abort(seed: int, commits: int, late_s: float) -> Simulation:
+    """Nothing goes wrong, but that after so many commits one is overtaken, and its abort arrives so much too late."""
+    simulation = Simulation(seed, rates=dict.fromkeys(RATES, 0.0), late_s=late_s)
+    faults = simulation.cluster.faults
+    faults.random.uniform = lambda _, longest: longest  # type: ignore[method-assign]
+    for process in ("a1", "b1"):
+        faults.force("overtaken", f"{process} TxnOffsetCommit", commits)
+        faults.force("late request", f"{process} EndTxn abort")
+    return simulation
+
+
+def problems_of_late_aborts() -> Iterator[str]:
+    # An abort that is asked for again is answered, and the next transaction begun, after one retry and some requests:
+    # what arrives then, between outputs and offsets, takes the outputs along.
+    for tenths_ms in range(10, 60, 5):
+        for seed in range(2):
+            for commits in (0, 2, 4):
+                try:
+                    yield from late_abort(seed, commits, CONCURRENT_RETRY_S + tenths_ms / 10_000).run().problems
+                except FatalError as error:
+                    yield str(error)
+
+
+def test_an_abort_arrives_late() -> None:
+    assert list(problems_of_late_aborts()) == []
+
+
+def test_an_abort_that_is_asked_for_again_ends_the_next_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
+    abort_asked_twice(monkeypatch)
+    assert any("missing" in problem for problem in problems_of_late_aborts())
+
+
 @pytest.mark.parametrize("skipped", [0, 4, 9])
 def test_what_was_decided_in_vain_is_not_counted(skipped: int) -> None:
     """Nothing goes wrong, but that an output cannot be delivered: then all is decided again that was not committed."""
@@ -151,7 +184,7 @@ def test_a_planted_bug_is_found(delivery: str, planted: Planted, monkeypatch: py
     for seed in range(BUG_SEEDS):
         gc.collect()
         try:
-            found = Simulation(seed, delivery, planted.rates, planted.late_s).run().problems
+            found = Simulation(seed, delivery, planted.rates).run().problems
         except Exception as error:  # noqa: BLE001 - whatever a bug leads to shows it
             found = [repr(error)]
         if found:
