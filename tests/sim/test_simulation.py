@@ -6,7 +6,7 @@ A seed that fails fails again: `scripts/simulate --seeds 1 --start SEED --trace`
 import gc
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 from confluent_kafka import Message
@@ -84,13 +84,16 @@ def standing_still(seed: int, commits: int) -> Simulation:
     return simulation
 
 
+def problems(simulations: Iterable[Simulation]) -> Iterator[str]:
+    for simulation in simulations:
+        try:
+            yield from simulation.run().problems
+        except FatalError as error:
+            yield str(error)
+
+
 def problems_of_standing_still() -> Iterator[str]:
-    for seed in range(3):
-        for commits in range(6):
-            try:
-                yield from standing_still(seed, commits).run().problems
-            except FatalError as error:
-                yield str(error)
+    return problems(standing_still(seed, commits) for seed in range(3) for commits in range(6))
 
 
 def test_a_worker_stands_still_after_a_commit() -> None:
@@ -116,12 +119,8 @@ def late_abort(commits: int, late_s: float) -> Simulation:
 def problems_of_late_aborts() -> Iterator[str]:
     # An abort that is asked for again is answered, and the next transaction begun, after one retry and some requests:
     # what arrives then, between outputs and offsets, takes the outputs along.
-    for tenths_ms in range(10, 60, 5):
-        for commits in (0, 2, 4):
-            try:
-                yield from late_abort(commits, CONCURRENT_RETRY_S + tenths_ms / 10_000).run().problems
-            except FatalError as error:
-                yield str(error)
+    late_s = [CONCURRENT_RETRY_S + tenths_ms / 10_000 for tenths_ms in range(10, 60, 5)]
+    return problems(late_abort(commits, seconds) for seconds in late_s for commits in (0, 2, 4))
 
 
 def test_an_abort_arrives_late() -> None:
