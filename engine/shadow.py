@@ -1,12 +1,13 @@
 """A challenger beside the champion: another process scores what the champion scored, and decides nothing.
 
-worker's thread        thread of the challenger           process of the challenger (nice 19)
+worker's thread        thread of the challenger           process of the challenger (idle)
 offer: bytes --------> queue of BATCHES_MAX -- socket --> gate, score, decide --> shadow-decisions
   full: dropped        waits for each answer, <---------- done
   and goes on          BATCH_S at most
 
 Nothing that the other process does reaches the champion: it may sleep, crash, or eat its memory. It is killed where an
-answer does not come in time, and started again later, each time later than before.
+answer does not come in time, and started again later, each time later than before. A model that raises goes on with the
+next micro-batch: a start takes a second of the processor, and whoever waits for the champion feels that.
 """
 
 import logging
@@ -23,7 +24,7 @@ import msgspec
 
 from engine.config import Config
 from engine.observe.metrics import Challenger
-from engine.shadow_wire import Channel, Loaded, Refused, Scored, Task
+from engine.shadow_wire import Channel, Failed, Loaded, Refused, Scored, Task
 
 _log = logging.getLogger("tidegate.shadow")
 
@@ -39,9 +40,11 @@ GONE_S = 1.0
 LOOK_S = 1.0
 # Between a failure and the next start: the first time, and at most, which is also what a refused model waits: the
 # machine may just have been too busy to try it.
-RESTART_S, RESTART_S_MAX = 10.0, 300.0
+RESTART_S, RESTART_S_MAX = 60.0, 900.0
 # Whoever went well for so long begins anew with the first.
-STEADY_S = 60.0
+STEADY_S = 300.0
+# Between two lines of the log about a model that has no answer to one micro-batch after another.
+COMPLAINT_S = 60.0
 
 
 class _RefusedError(Exception):
@@ -71,6 +74,7 @@ class Shadow:
         self._closing = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._loaded_at: float | None = None
+        self._complains_at = 0.0
         self._thread = threading.Thread(target=self._run, name=f"shadow {counts.label}", daemon=True)
         try:
             self._thread.start()
@@ -187,9 +191,20 @@ class Shadow:
         except (OSError, EOFError, msgspec.DecodeError):
             self.counts.failed += batch.events
             raise
-        self.counts.scored += batch.events
         if isinstance(answer, Scored):
+            self.counts.scored += batch.events
             self.counts.undelivered += answer.undelivered
+            return
+        self.counts.failed += batch.events
+        if not isinstance(answer, Failed):
+            raise _FailedError("it gave another answer than was asked for")
+        self.counts.failures += 1
+        self._complain(answer.why)
+
+    def _complain(self, why: str) -> None:
+        if (now := time.monotonic()) >= self._complains_at:
+            self._complains_at = now + COMPLAINT_S
+            _log.warning("a challenger has no answer", extra={"model": self.counts.label, "why": why})
 
     def _kill(self) -> None:
         if (process := self._process) is not None:

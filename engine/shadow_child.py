@@ -52,8 +52,13 @@ def _yield_processor() -> None:
 
     Where Linux groups processes by session (sched(7), autogroup), a nice value counts only within one, and those of
     other sessions, a broker say, would be kept waiting for ours: so our session, which is ours alone, has one as well.
+    Under SCHED_IDLE moreover whoever wakes up may take our processor as if nobody used it, in a container too, where
+    sessions do not count.
     """
     os.nice(NICE)
+    with suppress(OSError):  # not on every system, and a sandbox may forbid it
+        if sys.platform == "linux":
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     with suppress(OSError):
         Path("/proc/self/autogroup").write_text(str(NICE))
 

@@ -1,21 +1,17 @@
 """What the process of a challenger does: load, and then score one micro-batch after another until nobody asks."""
 
-import logging
-
 from engine.assemble import load_model_of, policy_program
 from engine.kafka.shadow import ShadowTopic
 from engine.observe.logs import set_up_logs
 from engine.policy.lists import Lists
 from engine.serving import serving_of
-from engine.shadow_wire import Channel, Loaded, Refused, Scored, Seen
+from engine.shadow_wire import Channel, Failed, Loaded, Refused, Scored, Seen
 from models.assignment import CHALLENGER
 from models.errors import ModelError
 
-_log = logging.getLogger("tidegate.shadow")
-
 
 def work(channel: Channel) -> None:
-    """Until the other end is closed, or the model fails on some rows."""
+    """Until the other end is closed."""
     task = channel.task()
     config = task.config
     set_up_logs(config.observe)
@@ -35,8 +31,8 @@ def work(channel: Channel) -> None:
             try:
                 probabilities = model.score(matrix.values)
             except ModelError as error:
-                _log.error("a challenger has no answer", extra={"model": model.label, "why": str(error)})
-                return
+                channel.send(Failed(str(error)))
+                continue
             decisions = serving.decider.decide(events, matrix.values, probabilities)
             topic.put(serving.encoder.encode_decisions(events, matrix, decisions))
             channel.send(Scored(topic.undelivered()))

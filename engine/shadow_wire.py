@@ -4,7 +4,7 @@ worker                                   challenger
 Task: configuration, which model ------>
                                  <------ Loaded, or Refused and the end
 Seen: one micro-batch            ------>
-                                 <------ Scored, or the end
+                                 <------ Scored, or Failed
 (closes)                         ------> delivers what it has, and ends
 """
 
@@ -51,7 +51,13 @@ class Scored(msgspec.Struct, frozen=True, tag=True):
     undelivered: int
 
 
-Answer: TypeAlias = Loaded | Refused | Scored
+class Failed(msgspec.Struct, frozen=True, tag=True):
+    """The model has no answer to a micro-batch; the next one may go better."""
+
+    why: str
+
+
+Answer: TypeAlias = Loaded | Refused | Scored | Failed
 
 
 class Seen(msgspec.Struct, frozen=True):

@@ -45,7 +45,7 @@ def application_with_store(bootstrap: str, folder: Path, topic_factory: TopicFac
 def make_store(
     store: Path,
     versions: tuple[int, ...] = (*VERSIONS, BROKEN, FRAGILE),
-    failing_amount: float = FAILING_AMOUNT,
+    failing_amounts: tuple[float, float] = (FAILING_AMOUNT, FAILING_AMOUNT),
 ) -> None:
     """Versions of the model that ships, as `fraud`; the first is the champion."""
     shipped = resolve(shipped_store(), "demo/1")
@@ -53,7 +53,7 @@ def make_store(
     model = (shipped.directory / MODEL_FILE).read_bytes()
     for version in versions:
         if version == FRAGILE:
-            written = fragile(model, [feature.name for feature in manifest.features], failing_amount)
+            written = fragile(model, [feature.name for feature in manifest.features], failing_amounts)
             said = msgspec.structs.replace(manifest, sha256=sha256(written).hexdigest(), output="answer")
         else:
             written, said = model, manifest
@@ -63,15 +63,18 @@ def make_store(
     set_alias(store, "fraud", "champion", promoted(None, 1, "test", "the first"))
 
 
-def fragile(model: bytes, names: list[str], failing_amount: float) -> bytes:
-    """The same, but it reads beyond the end of a table where the amount is just that."""
+def fragile(model: bytes, names: list[str], failing_amounts: tuple[float, float]) -> bytes:
+    """The same, but it reads beyond the end of a table where the amount is one from the first to the last of these."""
     changed = onnx.load_from_string(model)
     nodes = [
         constant("column", TensorProto.INT64, [], [names.index("event.amount")]),
-        constant("failing", TensorProto.FLOAT, [], [failing_amount]),
+        constant("first", TensorProto.FLOAT, [], [failing_amounts[0]]),
+        constant("last", TensorProto.FLOAT, [], [failing_amounts[1]]),
         constant("table", TensorProto.FLOAT, [1], [0.0]),
         helper.make_node("Gather", ["features", "column"], ["amount"], axis=1),
-        helper.make_node("Equal", ["amount", "failing"], ["fails"]),
+        helper.make_node("GreaterOrEqual", ["amount", "first"], ["not_below"]),
+        helper.make_node("LessOrEqual", ["amount", "last"], ["not_above"]),
+        helper.make_node("And", ["not_below", "not_above"], ["fails"]),
         helper.make_node("Cast", ["fails"], ["place"], to=TensorProto.INT64),
         helper.make_node("Gather", ["table", "place"], ["nothing"]),
         helper.make_node("Add", ["probability", "nothing"], ["answer"]),

@@ -20,7 +20,7 @@ GIVE_UP_S = 30.0
 EVENTS = 3
 BEGINNING = """
 import socket, sys, time, os
-from engine.shadow_wire import Channel, Loaded, Refused, Scored
+from engine.shadow_wire import Channel, Failed, Loaded, Refused, Scored
 connection = socket.socket(fileno=int(sys.argv[1]))
 channel = Channel(connection)
 task = channel.task()
@@ -139,6 +139,33 @@ def test_one_that_does_not_load_is_started_again(code: str, made: Any) -> None:
     until(lambda: shadow.counts.failures >= 2)
     assert shadow.counts.facts is None
     close_quickly(shadow)
+
+
+def test_a_model_that_raises_goes_on_with_what_comes_next(made: Any, caplog: pytest.LogCaptureFixture) -> None:
+    shadow = made(
+        """
+        channel.send(Loaded({}))
+        for answer in (Failed("for a reason"), Failed("again"), Scored(0)):
+            channel._receive(None)
+            channel.send(answer)
+        time.sleep(1000)
+        """
+    )
+    for _ in range(3):
+        shadow.offer(batch())
+    until(lambda: shadow.counts.scored == EVENTS)
+    assert (shadow.counts.failures, shadow.counts.failed, shadow.counts.facts) == (2, 2 * EVENTS, {})
+    # One line of the log, not one for each micro-batch.
+    assert caplog.text.count("a challenger has no answer") == 1
+
+
+@pytest.mark.parametrize("answer", ["Loaded({})", 'Refused("now")'])
+def test_one_that_answers_otherwise_is_started_again(answer: str, made: Any) -> None:
+    shadow = made(f"channel.send(Loaded({{}}))\nchannel._receive(None)\nchannel.send({answer})\ntime.sleep(1000)")
+    until(lambda: shadow.counts.facts is not None)
+    shadow.offer(batch())
+    until(lambda: shadow.counts.failures == 1)
+    assert (shadow.counts.scored, shadow.counts.failed) == (0, EVENTS)
 
 
 def test_one_that_is_refused_is_no_failure(made: Any, caplog: pytest.LogCaptureFixture) -> None:
