@@ -269,7 +269,7 @@ def _untyped(value: bytes) -> Any:
     except json.JSONDecodeError as error:
         return PoisonError("malformed_json", f"not JSON at character {error.pos}: {error.msg}")
     except PoisonError as error:
-        return error.with_traceback(None)
+        return error.alone()
     except (ValueError, RecursionError):
         return PoisonError("malformed_json", "not readable as JSON: nested too deep, or a number too long")
 
@@ -298,7 +298,7 @@ def _settle(column: Int64, sure: Bool, exact: Callable[[int], int], refused: Ref
         try:
             column[row] = exact(row)
         except PoisonError as error:
-            refused.setdefault(row, error.with_traceback(None))  # its frames hold the batch
+            refused.setdefault(row, error.alone())
 
 
 def _exact_time_ms(value: Number, field: str, unit: str) -> int:

@@ -1,5 +1,7 @@
 """The ways things go wrong; whoever catches one knows what to do by its class alone."""
 
+from typing import Self
+
 
 class TidegateError(Exception):
     """Base of every error that Tidegate raises on purpose; its text is one line that a user can act on."""
@@ -26,6 +28,14 @@ class PoisonError(TidegateError):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
+
+    def alone(self) -> Self:
+        """Itself, without the frames and errors that it came up in.
+
+        Those hold the batch, which holds what is wrong with it: such a cycle stays in memory for a long time.
+        """
+        self.__traceback__ = self.__context__ = self.__cause__ = None
+        return self
 
 
 class RetriableError(TidegateError):

@@ -114,16 +114,25 @@ class HotCache:
         self._counted = 0
 
     def events_max(self) -> int:
-        """How many events one batch may have so that there can always be slots for it."""
-        return max(1, self._slots_max // 4 // self._entities)
+        """How many events one batch may have so that there can always be slots for it, and room for its blocks."""
+        by_slots = self._slots_max // 4 // self._entities
+        by_blocks = len(self.heap) // 4 // (self._entities * 2 * self._mean_words())
+        return max(1, min(by_slots, by_blocks))
 
     def has_room(self, events: int) -> bool:
         """Whether a batch of so many events, if it is of the usual kind, fits without giving anything up."""
         heap_free = len(self.heap) - self.heap_top
         return (
-            heap_free >= max(len(self.heap) * FREE_SHARE, self._entities * self.block_words_max)
+            heap_free >= max(len(self.heap) * FREE_SHARE, self.needed_words(events))
             and self.used + events * self._entities <= self._slots_max
         )
+
+    def needed_words(self, events: int) -> int:
+        """Heap words that a batch takes whose entities are like those in memory, all others than these, and grow."""
+        return self._entities * max(self.block_words_max, 2 * self._mean_words() * events)
+
+    def _mean_words(self) -> int:
+        return max(1, self.heap_top // max(1, self.used))
 
     def make_room(self, events: int, heap_words: int = 0) -> Int32:
         """Gives up the clean entities that were used least recently; FatalError where the others alone fill it.
@@ -150,7 +159,10 @@ class HotCache:
         self._count_anew()
         heap_words = max(heap_words, self._entities * self.block_words_max)
         if self.heap_top + heap_words > len(self.heap) or self.used + events * self._entities > self._slots_max:
-            raise FatalError("state.cache_bytes_max is too small for the entities that changed since the last flush")
+            raise FatalError(
+                "state.cache_bytes_max is too small for the entities that changed since the last flush: raise it, or "
+                "lower kafka.batch_events_max"
+            )
         moved = np.full(before, -1, np.int32)
         moved[kept] = np.arange(len(kept))
         return moved

@@ -273,7 +273,12 @@ class LocalState:
 
     def crowded(self, events: int) -> bool:
         """Whether a batch of so many events needs room that only a flush can make."""
-        return not self._cache.has_room(events) and self.dirty_bytes() > self._config.state.dirty_bytes_max
+        cache = self._cache
+        if cache.has_room(events):
+            return False
+        dirty_bytes = self.dirty_bytes()
+        heap_bytes_left = cache.heap.nbytes - dirty_bytes
+        return dirty_bytes > self._config.state.dirty_bytes_max or 8 * cache.needed_words(events) > heap_bytes_left
 
     def entities(self) -> dict[str, int]:
         """How many entities of each kind are in the database, or will be with the next flush."""
