@@ -276,9 +276,8 @@ class LocalState:
         cache = self._cache
         if cache.has_room(events):
             return False
-        dirty_bytes = self.dirty_bytes()
-        heap_bytes_left = cache.heap.nbytes - dirty_bytes
-        return dirty_bytes > self._config.state.dirty_bytes_max or 8 * cache.needed_words(events) > heap_bytes_left
+        left_bytes = max(0, cache.heap.nbytes - 8 * cache.needed_words(events))
+        return self.dirty_bytes() > min(self._config.state.dirty_bytes_max, left_bytes)
 
     def entities(self) -> dict[str, int]:
         """How many entities of each kind are in the database, or will be with the next flush."""
