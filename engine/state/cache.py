@@ -116,7 +116,7 @@ class HotCache:
     def events_max(self) -> int:
         """How many events one batch may have so that there can always be slots for it, and room for its blocks."""
         by_slots = self._slots_max // 4 // self._entities
-        by_blocks = len(self.heap) // 4 // (self._entities * 2 * self._mean_words())
+        by_blocks = len(self.heap) // 4 // self._words_per_event()
         return max(1, min(by_slots, by_blocks))
 
     def has_room(self, events: int) -> bool:
@@ -129,10 +129,10 @@ class HotCache:
 
     def needed_words(self, events: int) -> int:
         """Heap words that a batch takes whose entities are like those in memory, all others than these, and grow."""
-        return self._entities * max(self.block_words_max, 2 * self._mean_words() * events)
+        return max(self._entities * self.block_words_max, events * self._words_per_event())
 
-    def _mean_words(self) -> int:
-        return max(1, self.heap_top // max(1, self.used))
+    def _words_per_event(self) -> int:
+        return self._entities * 2 * max(1, self.heap_top // max(1, self.used))
 
     def make_room(self, events: int, heap_words: int = 0) -> Int32:
         """Gives up the clean entities that were used least recently; FatalError where the others alone fill it.

@@ -3,6 +3,7 @@
 import gc
 
 import numpy as np
+import orjson
 import pytest
 
 from engine.pipeline import Pipeline
@@ -21,14 +22,20 @@ def pipeline() -> Pipeline:
 
 @pytest.mark.parametrize("kind", range(-1, len(KINDS)), ids=["nothing_wrong", *(name for name, _, _ in KINDS)])
 def test_nothing_is_left_for_the_collector(kind: int, pipeline: Pipeline) -> None:
-    values = [json_of(event(number)) for number in range(EVENTS)]
+    # Events that were accepted before would not get as far.
+    first = EVENTS * (kind + 2)
+    values = [json_of(event(number)) for number in range(first, first + EVENTS)]
     if kind >= 0:
         broken, _ = spoil(kind, np.random.default_rng(1), values[-1])
         values.append(broken)
+    records = records_of(values)
+    records.record_times_ms[:] = orjson.loads(values[0])["event_time"]
     gc.collect()
     gc.disable()
     try:
-        pipeline.process(records_of(values))
+        outputs = pipeline.process(records)
+        assert (len(outputs.decisions), len(outputs.dead_letters)) == (EVENTS, kind >= 0)
+        del outputs
         assert gc.collect() == 0
     finally:
         gc.enable()
