@@ -146,6 +146,8 @@ class _Parser:
     def parse(self) -> Condition:
         if not self._text:
             raise PredicateError("is empty; write a comparison, as in amount < 2.00")
+        if "\0" in self._text:  # to which every version of Python says something else
+            raise self._error_at(self._text.index("\0"), "null characters are not allowed")
         try:
             with warnings.catch_warnings(action="error"):
                 root = ast.parse(self._text, mode="eval").body

@@ -267,6 +267,8 @@ def test_a_predicate_knows_its_fields() -> None:
         ("lambda: amount < 2", 1, "not a condition"),
         ("(amount := 2)", 2, "not a condition"),
         ("amount < 2; km < 1", 11, "invalid syntax"),
+        ("\0", 1, "null characters are not allowed"),
+        ("mode == 'a\0b'", 11, "null characters are not allowed"),
         ("amount < 2 # small", 12, "comments are not allowed"),
         ("(km < 1) # größe", 10, "comments are not allowed"),
         ("amount < 2 # small\nand km < 1", 12, "comments are not allowed"),
